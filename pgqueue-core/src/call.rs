@@ -1,0 +1,31 @@
+//! Every call from core into a driver or a handler: panics become errors, and what never returns meets a time limit.
+
+use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
+
+use futures::FutureExt;
+
+use crate::{Error, ErrorKind, Operation, Result};
+
+/// Awaits `call`; a panic in it becomes an [`ErrorKind::Panic`] with its message.
+///
+/// The unwind safety asserted here is the driver's and the handler's: their state is dropped with the future.
+pub(crate) async fn catch_panic<T>(operation: Operation, call: impl Future<Output = Result<T>>) -> Result<T> {
+    let caught = AssertUnwindSafe(call).catch_unwind().await;
+    caught.unwrap_or_else(|payload| Err(Error::panic(&*payload))).map_err(|error| error.during(operation))
+}
+
+/// Like [`catch_panic`], for at most `limit`.
+pub(crate) async fn call_driver<T>(
+    operation: Operation,
+    limit: Duration,
+    call: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let answer = tokio::time::timeout(limit, catch_panic(operation, call)).await;
+    answer.unwrap_or_else(|_| {
+        let kind = match operation {
+            Operation::Settle => ErrorKind::Unknown,
+            _ => ErrorKind::Timeout,
+        };
+        Err(Error::new(kind, format!("the driver did not answer within {limit:?}")).during(operation))
+    })
+}

@@ -1,0 +1,171 @@
+//! The consume loop: look, wait for a wake-up, look again; and what to do when the driver fails.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt, future, future::BoxFuture, stream};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::{
+    Delivery, Error, ErrorKind, Operation, Result, RetryConfig, SubscriptionDriver, Wakeup, Wakeups, call::call_driver,
+    error::chain,
+};
+
+/// Deliveries of one driver, one after the other, until an error that is not retried.
+pub(crate) struct Feed {
+    driver: Arc<dyn SubscriptionDriver>,
+    retry: RetryConfig,
+    wakeups: Wakeups,
+    phase: Phase,
+    /// How many fetches have failed in a row.
+    failed_fetches: u32,
+    /// How often listening has failed in a row.
+    failed_listens: u32,
+    /// Since when listening works.
+    listening_since: Instant,
+}
+
+/// What is being waited for.
+enum Phase {
+    Fetching(BoxFuture<'static, Result<Option<Delivery>>>),
+    Waiting,
+    Listening(BoxFuture<'static, Result<Wakeups>>),
+    Pausing(Pin<Box<Sleep>>, Failed),
+}
+
+/// What failed and is to be done again after a pause.
+#[derive(Clone, Copy)]
+enum Failed {
+    Fetch,
+    /// Listening worked until now.
+    Wakeups,
+    Listen,
+}
+
+impl Feed {
+    pub(crate) fn new(driver: Arc<dyn SubscriptionDriver>, wakeups: Wakeups) -> Self {
+        let mut feed = Self {
+            driver,
+            retry: RetryConfig::default(),
+            wakeups,
+            phase: Phase::Waiting,
+            failed_fetches: 0,
+            failed_listens: 0,
+            listening_since: Instant::now(),
+        };
+        feed.phase = feed.fetch();
+        feed
+    }
+
+    /// Takes a new configuration; an impossible one becomes the outcome of the next fetch.
+    pub(crate) fn set_retry(&mut self, retry: RetryConfig) {
+        match retry.validate() {
+            Ok(()) => {
+                self.retry = retry;
+                self.phase = self.fetch();
+            }
+            Err(error) => self.phase = Phase::Fetching(future::ready(Err(error)).boxed()),
+        }
+    }
+
+    pub(crate) fn time_limit(&self) -> Duration {
+        self.retry.time_limit()
+    }
+
+    /// Resolves to the next delivery, or to the error that ends it all.
+    ///
+    /// A wake-up that comes while a fetch runs waits in the wake-up stream until the fetch has found nothing.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Delivery>> {
+        loop {
+            self.phase = match &mut self.phase {
+                Phase::Fetching(call) => match ready!(call.poll_unpin(cx)) {
+                    Ok(fetched) => {
+                        self.failed_fetches = 0;
+                        match fetched {
+                            Some(delivery) => {
+                                self.phase = self.fetch();
+                                return Poll::Ready(Ok(delivery));
+                            }
+                            None => Phase::Waiting,
+                        }
+                    }
+                    Err(error) => self.pause(error, Failed::Fetch)?,
+                },
+                Phase::Waiting => match ready!(self.poll_wakeup(cx)) {
+                    Ok(_) => {
+                        self.failed_listens = 0;
+                        self.fetch()
+                    }
+                    Err(error) => self.pause(error.during(Operation::Listen), Failed::Wakeups)?,
+                },
+                Phase::Listening(call) => match ready!(call.poll_unpin(cx)) {
+                    Ok(wakeups) => {
+                        self.wakeups = wakeups;
+                        self.listening_since = Instant::now();
+                        self.fetch()
+                    }
+                    Err(error) => self.pause(error, Failed::Listen)?,
+                },
+                Phase::Pausing(pause, failed) => {
+                    ready!(pause.poll_unpin(cx));
+                    match failed {
+                        Failed::Fetch => self.fetch(),
+                        Failed::Wakeups | Failed::Listen => self.listen(),
+                    }
+                }
+            };
+        }
+    }
+
+    fn fetch(&self) -> Phase {
+        let driver = Arc::clone(&self.driver);
+        let limit = self.time_limit();
+        Phase::Fetching(Box::pin(async move {
+            // A driver that is always ready must not keep others from running.
+            tokio::task::consume_budget().await;
+            call_driver(Operation::Fetch, limit, async { driver.fetch_pending().await }).await
+        }))
+    }
+
+    fn listen(&self) -> Phase {
+        let driver = Arc::clone(&self.driver);
+        let limit = self.time_limit();
+        Phase::Listening(Box::pin(async move {
+            call_driver(Operation::Listen, limit, async { driver.listen().await }).await
+        }))
+    }
+
+    /// The next wake-up, or why there is none. A panic is an error that is not retried.
+    fn poll_wakeup(&mut self, cx: &mut Context<'_>) -> Poll<Result<Wakeup>> {
+        let polled = catch_unwind(AssertUnwindSafe(|| self.wakeups.poll_next_unpin(cx)));
+        polled
+            .unwrap_or_else(|payload| Poll::Ready(Some(Err(Error::panic(&*payload)))))
+            .map(|wakeup| wakeup.unwrap_or_else(|| Err(Error::new(ErrorKind::Connection, "the wake-ups ended"))))
+    }
+
+    /// Pauses before the next try, or returns the error when none is left.
+    fn pause(&mut self, error: Error, failed: Failed) -> Result<Phase> {
+        let (policy, failures) = match failed {
+            Failed::Fetch => (self.retry.policy(&error), &mut self.failed_fetches),
+            Failed::Listen => (self.retry.policy(&error), &mut self.failed_listens),
+            Failed::Wakeups => {
+                self.wakeups = stream::pending().boxed(); // ends the listening that failed
+                // What failed says little of what listening again will say; only a panic would be met again.
+                let policy = self.retry.connection().filter(|_| error.kind() != ErrorKind::Panic);
+                if policy.is_some_and(|policy| self.listening_since.elapsed() > policy.settled_after()) {
+                    self.failed_listens = 0;
+                }
+                (policy, &mut self.failed_listens)
+            }
+        };
+        let Some(delay) = policy.and_then(|policy| policy.delay(*failures)) else { return Err(error) };
+        *failures += 1;
+        tracing::warn!(error = chain(&error), failures, ?delay, "consuming is interrupted and will be tried again");
+        Ok(Phase::Pausing(Box::pin(sleep(delay)), failed))
+    }
+}

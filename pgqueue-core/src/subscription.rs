@@ -1,0 +1,213 @@
+//! [`Subscription`]: who wants which messages, and how.
+
+use std::{fmt, time::Duration};
+
+use crate::{Backoff, Error, ErrorKind, Result, limits::check_name};
+
+/// A named subscription of a topic, and its options.
+///
+/// Its topic and [order](Order) are its identity: inserting the same name again with others is an error. Batch, lease and
+/// backoff are operational: the last inserter's hold, from the next delivery on.
+///
+/// ```
+/// use std::time::Duration;
+/// use pgqueue_core::{Backoff, Order, Subscription};
+///
+/// let subscription = Subscription::new("invoices", "orders")
+///     .with_order(Order::ByKey)
+///     .with_backoff(Backoff::default().with_max_attempts(5))
+///     .with_lease(Duration::from_secs(20));
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subscription {
+    name: String,
+    topic: String,
+    order: Order,
+    batch: usize,
+    lease: Duration,
+    backoff: Backoff,
+}
+
+/// In which order a subscription's messages are handled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive] // event logs may need a stable order of their own
+pub enum Order {
+    /// In any order, in parallel.
+    #[default]
+    Unordered,
+    /// Strictly in publishing order among messages of one key, through batches, retries and crashes; other keys go on.
+    ///
+    /// Keys share the topic's [buckets](crate::Topic::with_buckets): a message that fails holds back its bucket until it
+    /// succeeds or is dead-lettered. A message without a key goes to any bucket.
+    ByKey,
+    /// Strictly in publishing order, one delivery at a time.
+    Total,
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unordered => "unordered",
+            Self::ByKey => "by key",
+            Self::Total => "total",
+        })
+    }
+}
+
+impl Subscription {
+    /// Names a subscription of a topic: unordered, one message a delivery, with the default lease and [`Backoff`].
+    ///
+    /// Both names have 1 to 255 bytes of UTF-8 without NUL and are taken literally. The name is unique in the queue.
+    pub fn new(name: impl Into<String>, topic: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            topic: topic.into(),
+            order: Order::default(),
+            batch: 1,
+            lease: Duration::from_secs(6),
+            backoff: Backoff::default(),
+        }
+    }
+
+    /// Sets the order. Default: [`Order::Unordered`].
+    #[must_use]
+    pub fn with_order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Hands out up to `messages` messages in one delivery, settled as one, never waiting for a full one. Default: 1.
+    #[must_use]
+    pub fn with_batch(mut self, messages: usize) -> Self {
+        self.batch = messages;
+        self
+    }
+
+    /// Sets for how long a consumer may be silent before its deliveries go to others. Default: 6 s.
+    ///
+    /// Living consumers beat by themselves, so handlers may run for longer.
+    #[must_use]
+    pub fn with_lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Sets when requeued messages come again, and when they go to the dead letters. Default: [`Backoff::default`].
+    #[must_use]
+    pub fn with_backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// Returns the subscription's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the name of the topic.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Returns the order.
+    #[must_use]
+    pub fn order(&self) -> Order {
+        self.order
+    }
+
+    /// Returns how many messages one delivery may hold.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Returns for how long a consumer may be silent before its deliveries go to others.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// Returns when requeued messages come again.
+    #[must_use]
+    pub fn backoff(&self) -> &Backoff {
+        &self.backoff
+    }
+
+    /// Checks the names and the options, as drivers do before they insert the subscription.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`], naming the subscription and the option that cannot be used.
+    pub fn validate(&self) -> Result<()> {
+        check_name("subscription", &self.name)?;
+        let refused = |problem: &str| Error::new(ErrorKind::Invalid, format!("subscription {:?} {problem}", self.name));
+        check_name("topic", &self.topic)?;
+        if self.batch == 0 {
+            return Err(refused("has a batch of 0 messages; it must be 1 or more"));
+        }
+        if self.lease.is_zero() {
+            return Err(refused("has a lease of zero; it must be longer than a consumer's pause between two beats"));
+        }
+        self.backoff.validate().map_err(|error| refused(&format!("cannot be used: {error}")))
+    }
+
+    /// Checks that `wanted` may be inserted where this subscription exists: topic and order must be the same.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`], naming the difference.
+    pub fn ensure_same_identity(&self, wanted: &Self) -> Result<()> {
+        let difference = if self.topic != wanted.topic {
+            format!("its topic is {:?}, not {:?}", self.topic, wanted.topic)
+        } else if self.order != wanted.order {
+            format!("its order is {}, not {}", self.order, wanted.order)
+        } else {
+            return Ok(());
+        };
+        let message = format!(
+            "subscription {:?} exists and differs: {difference}; delete it first or choose another name",
+            self.name
+        );
+        Err(Error::new(ErrorKind::Conflict, message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unusable_options_are_refused_by_name() {
+        let subscription = || Subscription::new("s", "t");
+        for (bad, says) in [
+            (Subscription::new("", "t"), "subscription \"\" is empty"),
+            (Subscription::new("s", "x".repeat(300)), "has 300 bytes; the limit is 255"),
+            (subscription().with_batch(0), "subscription \"s\" has a batch of 0 messages"),
+            (subscription().with_lease(Duration::ZERO), "subscription \"s\" has a lease of zero"),
+            (
+                subscription().with_backoff(Backoff::default().with_max_attempts(0)),
+                "subscription \"s\" cannot be used: backoff allows 0 attempts",
+            ),
+            (subscription().with_backoff(Backoff::default().with_multiplier(0.5)), "backoff has a multiplier of 0.5"),
+        ] {
+            let error = bad.validate().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().contains(says), "{error}");
+        }
+        subscription().validate().unwrap();
+    }
+
+    #[test]
+    fn identity_is_topic_and_order() {
+        let existing = Subscription::new("s", "t");
+        existing.ensure_same_identity(&existing.clone().with_batch(7).with_lease(Duration::from_secs(1))).unwrap();
+        for (wanted, says) in [
+            (Subscription::new("s", "u"), "its topic is \"t\", not \"u\""),
+            (existing.clone().with_order(Order::Total), "its order is unordered, not total"),
+        ] {
+            let error = existing.ensure_same_identity(&wanted).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Conflict);
+            assert!(error.to_string().contains(says), "{error}");
+        }
+    }
+}

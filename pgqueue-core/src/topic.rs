@@ -1,0 +1,92 @@
+//! [`Topic`]: what messages are published to.
+
+use std::time::Duration;
+
+use crate::{Error, ErrorKind, Result, limits::check_name};
+
+/// A topic and its options.
+///
+/// Topics are made explicitly: publishing or subscribing to one that does not exist is an error everywhere.
+///
+/// ```
+/// use std::time::Duration;
+/// use pgqueue_core::Topic;
+///
+/// let topic = Topic::new("orders").with_dedup_window(Duration::from_secs(3600));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    name: String,
+    buckets: u16,
+    dedup_window: Duration,
+}
+
+impl Topic {
+    /// Names a topic: 1 to 255 bytes of UTF-8 without NUL, taken literally.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), buckets: 16, dedup_window: Duration::from_secs(24 * 60 * 60) }
+    }
+
+    /// Sets into how many buckets keys are hashed: by-key subscriptions handle so many messages at a time. Fixed once the
+    /// topic exists. Default: 16.
+    #[must_use]
+    pub fn with_buckets(mut self, buckets: u16) -> Self {
+        self.buckets = buckets;
+        self
+    }
+
+    /// Sets for how long a dedup id is remembered. The last creator's value holds. Default: 24 h.
+    #[must_use]
+    pub fn with_dedup_window(mut self, window: Duration) -> Self {
+        self.dedup_window = window;
+        self
+    }
+
+    /// Returns the name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns into how many buckets keys are hashed.
+    #[must_use]
+    pub fn buckets(&self) -> u16 {
+        self.buckets
+    }
+
+    /// Returns for how long a dedup id is remembered.
+    #[must_use]
+    pub fn dedup_window(&self) -> Duration {
+        self.dedup_window
+    }
+
+    /// Checks the name and the options, as drivers do before they create the topic.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`], naming the option that cannot be used.
+    pub fn validate(&self) -> Result<()> {
+        check_name("topic", &self.name)?;
+        if self.buckets == 0 {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("topic {:?} has 0 buckets; it must have 1 or more", self.name),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Checks that `wanted` may be created where this topic exists: its buckets must be the same.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`], naming the difference.
+    pub fn ensure_same_identity(&self, wanted: &Self) -> Result<()> {
+        if self.buckets == wanted.buckets {
+            return Ok(());
+        }
+        let message = format!(
+            "topic {:?} exists with {} buckets and {} are wanted; their number is fixed once the topic exists",
+            self.name, self.buckets, wanted.buckets
+        );
+        Err(Error::new(ErrorKind::Conflict, message))
+    }
+}

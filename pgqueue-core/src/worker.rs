@@ -1,0 +1,280 @@
+//! [`Worker`]: the typed loop over a consume stream.
+
+use std::{
+    fmt,
+    future::{Future, Pending},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{
+    StreamExt,
+    future::{self, Either},
+    stream::FuturesUnordered,
+};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    Ack, BoxError, ConsumeStream, Delivery, Error, ErrorKind, Job, Message, Operation, Requeue, Result,
+    call::catch_panic, error::chain, job::Held,
+};
+
+/// Runs a handler on every delivery of a [`ConsumeStream`] and settles it by what the handler returns.
+///
+/// | the handler | the message |
+/// |---|---|
+/// | returns `Ok(ack)` | is settled so |
+/// | returns `Err`, panics, or meets the [timeout](Self::with_timeout) | is requeued, with the error as reason |
+/// | is never called, because the payload cannot be decoded | is requeued, with the error as reason |
+/// | is cancelled, because the lease is lost | is somebody else's |
+///
+/// Whatever goes wrong is reported to [`on_error`](Self::on_error) and to `tracing`, and consuming goes on, unless the
+/// stream's policy is [`OnRequeue::Stop`](crate::OnRequeue::Stop). Handlers run concurrently on the task that runs the
+/// worker, not in parallel: run several workers, or spawn inside the handler, to use more cores.
+///
+/// ```
+/// use pgqueue_core::{Ack, BoxError, Job, PublisherExt, Subscription, Topic, Worker, subscribe};
+/// use pgqueue_memory::MemoryQueue;
+///
+/// async fn greet(job: Job<String>) -> Result<Ack, BoxError> {
+///     println!("hello, {}", job.value);
+///     Ok(Ack::Ok)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> pgqueue_core::Result<()> {
+/// # let queue = MemoryQueue::new();
+/// # queue.create_topic(Topic::new("names")).await?;
+/// # let driver = queue.subscription(Subscription::new("greeter", "names"));
+/// # let stop = async {};
+/// let stream = subscribe(driver).await?.until(stop);
+/// Worker::new(stream, greet).with_concurrency(4).run().await
+/// # }
+/// ```
+pub struct Worker<T, H, S = Pending<()>> {
+    stream: ConsumeStream<S>,
+    concurrency: usize,
+    runner: Runner<T, H>,
+}
+
+/// What went wrong with one delivery, as reported to [`Worker::on_error`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive] // so that fields can be added
+pub struct Failure<'a> {
+    /// What went wrong.
+    pub error: &'a Error,
+    /// The delivery's messages, at least one.
+    pub messages: &'a [Message],
+}
+
+type Decode<T> = Box<dyn Fn(&Delivery) -> Result<T> + Send + Sync>;
+
+/// How one delivery is handled.
+struct Runner<T, H> {
+    decode: Decode<T>,
+    handler: H,
+    timeout: Option<Duration>,
+    cancel_on_lease_lost: bool,
+    on_error: Box<dyn Fn(Failure<'_>) + Send + Sync>,
+}
+
+impl<T, H, Fut, E, S> Worker<T, H, S>
+where
+    T: Send + 'static,
+    H: Fn(Job<T>) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<Ack, E>> + Send,
+    E: Into<BoxError>,
+    S: Future<Output = ()> + Send,
+{
+    /// Makes a worker whose handler gets payloads decoded from JSON; of a batch, a sequence such as a `Vec`.
+    pub fn new(stream: ConsumeStream<S>, handler: H) -> Self
+    where
+        T: DeserializeOwned,
+    {
+        Self::with_decoder(stream, Delivery::decode, handler)
+    }
+
+    /// Makes a worker with a decoder of your own, for payloads that are not JSON.
+    pub fn with_decoder(
+        stream: ConsumeStream<S>,
+        decoder: impl Fn(&Delivery) -> Result<T> + Send + Sync + 'static,
+        handler: H,
+    ) -> Self {
+        let decode = Box::new(decoder);
+        let runner = Runner { decode, handler, timeout: None, cancel_on_lease_lost: true, on_error: Box::new(|_| {}) };
+        Self { stream, concurrency: 16, runner }
+    }
+
+    /// Sets how many handlers may run at a time. Default: 16.
+    #[must_use]
+    pub fn with_concurrency(mut self, handlers: usize) -> Self {
+        self.concurrency = handlers;
+        self
+    }
+
+    /// Sets how long one run of the handler may take before it is dropped and its message requeued. Default: no limit.
+    #[must_use]
+    pub fn with_timeout(mut self, limit: Duration) -> Self {
+        self.runner.timeout = Some(limit);
+        self
+    }
+
+    /// Sets whether a handler is dropped when its delivery's lease is lost. Default: true.
+    #[must_use]
+    pub fn with_cancel_on_lease_lost(mut self, cancel: bool) -> Self {
+        self.runner.cancel_on_lease_lost = cancel;
+        self
+    }
+
+    /// Reports every failed decode, handler run and settlement to `report`, beside `tracing`. Default: to nobody.
+    #[must_use]
+    pub fn on_error(mut self, report: impl Fn(Failure<'_>) + Send + Sync + 'static) -> Self {
+        self.runner.on_error = Box::new(report);
+        self
+    }
+
+    /// Runs until the stream ends; then waits for the handlers in flight.
+    ///
+    /// # Errors
+    /// The error that ended the stream. With [`OnRequeue::Stop`](crate::OnRequeue::Stop) the first failure of a decode, a
+    /// handler or a settlement, in this order, which outranks the stream's own
+    /// [`Requeued`](ErrorKind::Requeued). [`ErrorKind::Invalid`] for a concurrency of 0 or a timeout of zero.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the handlers in flight; their messages are requeued at once.
+    pub async fn run(self) -> Result<()> {
+        let Self { stream, concurrency, runner } = self;
+        if concurrency == 0 {
+            return Err(Error::new(ErrorKind::Invalid, "the worker has a concurrency of 0; it must be 1 or more"));
+        }
+        if runner.timeout.is_some_and(|limit| limit.is_zero()) {
+            return Err(Error::new(ErrorKind::Invalid, "the worker has a timeout of zero; no handler could meet it"));
+        }
+        let ends_on_failure = stream.stops_on_requeue();
+        let mut stream = pin!(stream);
+        let mut in_flight = FuturesUnordered::new();
+        let mut end: Option<Result<()>> = None;
+        loop {
+            tokio::select! {
+                biased;
+                Some(handled) = in_flight.next() => {
+                    if let (Err(error), true) = (handled, ends_on_failure) {
+                        stream.as_mut().close();
+                        end = Some(Err(first(end, error)));
+                    }
+                }
+                item = stream.next(), if end.is_none() && in_flight.len() < concurrency => match item {
+                    Some(Ok(delivery)) => in_flight.push(runner.run(delivery)),
+                    Some(Err(error)) => end = Some(Err(error)),
+                    None => end = Some(Ok(())),
+                },
+                else => return end.unwrap_or(Ok(())),
+            }
+        }
+    }
+}
+
+/// The error to end with: the first, but any failure outranks `Requeued`, which only says that there was one.
+fn first(end: Option<Result<()>>, error: Error) -> Error {
+    match end {
+        Some(Err(earlier)) if earlier.kind() != ErrorKind::Requeued => earlier,
+        _ => error,
+    }
+}
+
+impl<T, H, Fut, E> Runner<T, H>
+where
+    T: Send,
+    H: Fn(Job<T>) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<Ack, E>> + Send,
+    E: Into<BoxError>,
+{
+    /// Decodes, handles and settles one delivery; returns the error that outranks the others.
+    async fn run(&self, delivery: Delivery) -> Result<()> {
+        let decoded = catch_unwind(AssertUnwindSafe(|| (self.decode)(&delivery)))
+            .unwrap_or_else(|payload| Err(Error::panic(&*payload)))
+            .map_err(|error| error.during(Operation::Handle));
+        let held = Arc::new(Held::new(delivery));
+        let handled = match decoded {
+            Ok(value) => self.handle(value, &held).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &handled {
+            self.report(error, held.messages());
+        }
+        let settled = match held.take() {
+            Some(delivery) => settle(delivery, &handled).await,
+            None => Ok(()), // the handler took it
+        };
+        if let Err(error) = &settled {
+            self.report(error, held.messages());
+        }
+        handled.and(settled)
+    }
+
+    async fn handle(&self, value: T, held: &Arc<Held>) -> Result<Ack> {
+        let job = Job::new(value, Arc::clone(held));
+        let lease_lost = if self.cancel_on_lease_lost { job.lease_lost() } else { Box::pin(future::pending()) };
+        let handler = catch_panic(Operation::Handle, async {
+            (self.handler)(job).await.map_err(|error| {
+                let message = format!("the handler failed on message {}", held.messages()[0].id());
+                Error::new(ErrorKind::Handler, message).with_source(error)
+            })
+        });
+        let limited = async {
+            match self.timeout {
+                Some(limit) => tokio::time::timeout(limit, handler).await.unwrap_or_else(|_| {
+                    let message =
+                        format!("the handler of message {} took more than {limit:?}", held.messages()[0].id());
+                    Err(Error::new(ErrorKind::Timeout, message).during(Operation::Handle))
+                }),
+                None => handler.await,
+            }
+        };
+        match future::select(pin!(limited), lease_lost).await {
+            Either::Left((handled, _)) => handled,
+            Either::Right(((), _)) => {
+                let message =
+                    format!("the lease of message {} was lost and its handler cancelled", held.messages()[0].id());
+                Err(Error::new(ErrorKind::LeaseLost, message).during(Operation::Handle))
+            }
+        }
+    }
+
+    fn report(&self, error: &Error, messages: &[Message]) {
+        let message = &messages[0];
+        tracing::warn!(
+            error = chain(error),
+            topic = message.topic(),
+            message.id = %message.id(),
+            attempt = message.attempt(),
+            "a delivery failed"
+        );
+        let report = AssertUnwindSafe(|| (self.on_error)(Failure { error, messages }));
+        if let Err(payload) = catch_unwind(report) {
+            tracing::error!(error = %Error::panic(&*payload), "the error report panicked");
+        }
+    }
+}
+
+/// Settles by the handler's answer, or requeues with its error as the reason.
+async fn settle(delivery: Delivery, handled: &Result<Ack>) -> Result<()> {
+    match handled {
+        Ok(ack) => delivery.settle(ack.clone()).await,
+        Err(error) if error.kind() == ErrorKind::LeaseLost => Ok(()), // nothing is left to settle
+        Err(error) => delivery.settle(Ack::Requeue(Requeue::default().with_reason(chain(error)))).await,
+    }
+}
+
+impl<T, H, S> fmt::Debug for Worker<T, H, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("stream", &self.stream)
+            .field("concurrency", &self.concurrency)
+            .field("timeout", &self.runner.timeout)
+            .field("cancel_on_lease_lost", &self.runner.cancel_on_lease_lost)
+            .finish_non_exhaustive()
+    }
+}

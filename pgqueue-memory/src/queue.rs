@@ -1,0 +1,211 @@
+//! [`MemoryQueue`]: the queue itself.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use pgqueue_core::{DeadLetter, MessageId, NewMessage, Operation, Publisher, Result, Subscription, Topic};
+
+use crate::{
+    consumer::MemorySubscription, inspect::message_not_found, store::Store, subscription_state::SubscriptionState,
+};
+
+/// A queue in memory: topics, subscriptions and their messages, gone with its last handle.
+///
+/// Cloning makes another handle to the same queue. Everything runs on tokio's clock: in a test with
+/// `#[tokio::test(start_paused = true)]`, a retry an hour away takes a millisecond.
+///
+/// Methods that a queue on a server has too are async, so that code moves between them unchanged; here they never wait.
+#[derive(Clone)]
+pub struct MemoryQueue {
+    pub(crate) store: Arc<Store>,
+}
+
+impl MemoryQueue {
+    /// Makes an empty queue.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { store: Arc::new(Store::new()) }
+    }
+
+    /// Creates a topic. The same again changes nothing but the dedup window.
+    ///
+    /// # Errors
+    /// [`Invalid`](pgqueue_core::ErrorKind::Invalid) for an unusable name or option,
+    /// [`Conflict`](pgqueue_core::ErrorKind::Conflict) if it exists with another number of buckets.
+    ///
+    /// # Cancel safety
+    /// The future never waits: once polled it is done.
+    pub async fn create_topic(&self, topic: Topic) -> Result<()> {
+        managing(self.store.lock().0.create_topic(topic))
+    }
+
+    /// Returns all topics, in no particular order.
+    ///
+    /// # Errors
+    /// None here; a server may be out of reach.
+    ///
+    /// # Cancel safety
+    /// The future changes nothing.
+    pub async fn topics(&self) -> Result<Vec<Topic>> {
+        Ok(self.store.lock().0.topics().cloned().collect())
+    }
+
+    /// Returns a topic.
+    ///
+    /// # Errors
+    /// [`NotFound`](pgqueue_core::ErrorKind::NotFound) if there is none of this name.
+    ///
+    /// # Cancel safety
+    /// The future changes nothing.
+    pub async fn topic(&self, name: &str) -> Result<Topic> {
+        managing(self.store.lock().0.topic(name).map(|topic| topic.options.clone()))
+    }
+
+    /// Deletes a topic with all its subscriptions, messages and dead letters. Their consumers' streams end with
+    /// [`NotFound`](pgqueue_core::ErrorKind::NotFound).
+    ///
+    /// # Errors
+    /// [`NotFound`](pgqueue_core::ErrorKind::NotFound) if there is none of this name.
+    ///
+    /// # Cancel safety
+    /// The future never waits: once polled it is done.
+    pub async fn delete_topic(&self, name: &str) -> Result<()> {
+        managing(self.store.lock().0.delete_topic(name))
+    }
+
+    /// Makes a consumer of a subscription: the driver for [`subscribe`](pgqueue_core::subscribe), which inserts it.
+    #[must_use]
+    pub fn subscription(&self, subscription: Subscription) -> MemorySubscription {
+        MemorySubscription::new(Arc::clone(&self.store), subscription)
+    }
+
+    /// Returns all subscriptions, in no particular order.
+    ///
+    /// # Errors
+    /// None here; a server may be out of reach.
+    ///
+    /// # Cancel safety
+    /// The future changes nothing.
+    pub async fn subscriptions(&self) -> Result<Vec<Subscription>> {
+        Ok(self.store.lock().0.subscriptions().cloned().collect())
+    }
+
+    /// Inserts a subscription: it gets what is published from now on. The same again keeps all messages and takes the new
+    /// batch, lease and backoff.
+    ///
+    /// # Errors
+    /// [`Invalid`](pgqueue_core::ErrorKind::Invalid) for an unusable name or option,
+    /// [`NotFound`](pgqueue_core::ErrorKind::NotFound) for an unknown topic,
+    /// [`Conflict`](pgqueue_core::ErrorKind::Conflict) if it exists with another topic or order.
+    ///
+    /// # Cancel safety
+    /// The future never waits: once polled it is done.
+    pub async fn insert_subscription(&self, subscription: &Subscription) -> Result<()> {
+        managing(self.store.lock().0.insert_subscription(subscription))
+    }
+
+    /// Sets the batch, lease and backoff of a subscription that exists, from the next delivery on.
+    ///
+    /// # Errors
+    /// As [`insert_subscription`](Self::insert_subscription), and [`NotFound`](pgqueue_core::ErrorKind::NotFound) if there
+    /// is none of this name.
+    ///
+    /// # Cancel safety
+    /// The future never waits: once polled it is done.
+    pub async fn alter_subscription(&self, subscription: &Subscription) -> Result<()> {
+        managing(self.store.lock().0.alter_subscription(subscription))
+    }
+
+    /// Deletes a subscription with its messages and dead letters. Its consumers' streams end with
+    /// [`NotFound`](pgqueue_core::ErrorKind::NotFound).
+    ///
+    /// # Errors
+    /// [`NotFound`](pgqueue_core::ErrorKind::NotFound) if there is none of this name.
+    ///
+    /// # Cancel safety
+    /// The future never waits: once polled it is done.
+    pub async fn delete_subscription(&self, name: &str) -> Result<()> {
+        managing(self.store.lock().0.delete_subscription(name))
+    }
+
+    /// Returns the messages that a subscription gave up, oldest first.
+    ///
+    /// # Errors
+    /// [`NotFound`](pgqueue_core::ErrorKind::NotFound) if there is no such subscription.
+    ///
+    /// # Cancel safety
+    /// The future changes nothing.
+    pub async fn dead_letters(&self, subscription: &str) -> Result<Vec<DeadLetter>> {
+        managing(self.advanced(subscription, |subscription| subscription.dead().cloned().collect()))
+    }
+
+    /// Hands all dead letters of a subscription out again, from their first attempt, behind what waits already. Returns how
+    /// many there were.
+    ///
+    /// # Errors
+    /// [`NotFound`](pgqueue_core::ErrorKind::NotFound) if there is no such subscription.
+    ///
+    /// # Cancel safety
+    /// The future never waits: once polled it is done.
+    pub async fn redrive(&self, subscription: &str) -> Result<usize> {
+        managing(self.advanced(subscription, |subscription| subscription.redrive(|_| true)))
+    }
+
+    /// Hands one dead letter out again, from its first attempt, behind what waits already.
+    ///
+    /// # Errors
+    /// [`NotFound`](pgqueue_core::ErrorKind::NotFound) if there is no such subscription or dead letter.
+    ///
+    /// # Cancel safety
+    /// The future never waits: once polled it is done.
+    pub async fn redrive_one(&self, subscription: &str, id: &MessageId) -> Result<()> {
+        managing(match self.advanced(subscription, |subscription| subscription.redrive(|dead| dead == id))? {
+            0 => Err(message_not_found(subscription, id, "among the dead letters")),
+            _ => Ok(()),
+        })
+    }
+
+    /// Forgets all dead letters of a subscription. Returns how many there were.
+    ///
+    /// # Errors
+    /// [`NotFound`](pgqueue_core::ErrorKind::NotFound) if there is no such subscription.
+    ///
+    /// # Cancel safety
+    /// The future never waits: once polled it is done.
+    pub async fn purge_dead_letters(&self, subscription: &str) -> Result<usize> {
+        managing(self.advanced(subscription, SubscriptionState::purge))
+    }
+
+    /// Does something with a subscription as it stands now.
+    pub(crate) fn advanced<T>(&self, subscription: &str, act: impl FnOnce(&mut SubscriptionState) -> T) -> Result<T> {
+        let (mut state, now) = self.store.lock();
+        state.advance(subscription, now).map(act)
+    }
+}
+
+pub(crate) fn managing<T>(result: Result<T>) -> Result<T> {
+    result.map_err(|error| error.during(Operation::Manage))
+}
+
+#[async_trait]
+impl Publisher for MemoryQueue {
+    async fn publish(&self, topic: &str, messages: Vec<NewMessage>) -> Result<Vec<MessageId>> {
+        self.store.publish(topic, messages).map_err(|error| error.during(Operation::Publish))
+    }
+}
+
+impl Default for MemoryQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (state, _) = self.store.lock();
+        f.debug_struct("MemoryQueue")
+            .field("topics", &state.topics().count())
+            .field("subscriptions", &state.subscriptions().count())
+            .finish_non_exhaustive()
+    }
+}

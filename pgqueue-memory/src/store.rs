@@ -1,0 +1,263 @@
+//! [`Store`]: everything a queue holds, behind one lock, each operation one step of it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use pgqueue_core::{Ack, Delivery, Error, Message, MessageId, NewMessage, Position, Result, Subscription, Topic};
+
+use crate::{
+    acker::MemoryAcker,
+    clock::{Clock, Now},
+    consumer::Consumer,
+    entry::Entry,
+    lease::LeaseId,
+    subscription_state::SubscriptionState,
+    topic_state::TopicState,
+};
+
+#[derive(Debug)]
+pub(crate) struct Store {
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    topics: HashMap<String, TopicState>,
+    subscriptions: HashMap<Arc<str>, SubscriptionState>,
+    last_id: u64,
+    last_position: u64,
+    last_lease: LeaseId,
+}
+
+impl Store {
+    pub(crate) fn new() -> Self {
+        Self { clock: Clock::start(), state: Mutex::default() }
+    }
+
+    /// Locks the state. Nothing under the lock calls foreign code, so a poisoned lock holds a whole state.
+    pub(crate) fn lock(&self) -> (MutexGuard<'_, State>, Now) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state, self.clock.now())
+    }
+
+    pub(crate) fn publish(&self, topic: &str, messages: Vec<NewMessage>) -> Result<Vec<MessageId>> {
+        messages.iter().try_for_each(NewMessage::validate)?;
+        let (mut state, now) = self.lock();
+        state.advance_topic(topic, now)?;
+        let ids = messages.into_iter().map(|message| state.publish(topic, message, now)).collect::<Result<_>>()?;
+        state.ring(topic);
+        Ok(ids)
+    }
+
+    /// Hands the next run of a subscription to a consumer.
+    pub(crate) fn claim(self: &Arc<Self>, consumer: &Arc<Consumer>) -> Result<Option<Delivery>> {
+        let name = consumer.subscription();
+        let (mut state, now) = self.lock();
+        state.advance(name, now)?;
+        state.last_lease += 1;
+        let lease = state.last_lease;
+        let subscription = state.subscription_mut(name)?;
+        let Some(mut messages) = subscription.claim(lease, consumer.id(), now) else { return Ok(None) };
+        let batch = subscription.options.batch() > 1 || messages.len() > 1;
+        drop(state); // a delivery that is dropped locks again
+
+        let acker = MemoryAcker::new(Arc::clone(self), Arc::clone(consumer), lease);
+        match messages.pop() {
+            Some(message) if !batch => Ok(Some(Delivery::new(message, acker))),
+            last => {
+                messages.extend(last);
+                Delivery::batch(messages, acker).map(Some)
+            }
+        }
+    }
+
+    pub(crate) fn settle(&self, subscription: &str, lease: LeaseId, ack: Ack) -> Result<()> {
+        let (mut state, now) = self.lock();
+        state.advance(subscription, now)?;
+        state.subscription_mut(subscription)?.settle(lease, ack, now)
+    }
+
+    /// Resolves once a lease is no longer held, or its subscription is gone.
+    pub(crate) async fn lease_lost(&self, subscription: &str, lease: LeaseId) {
+        loop {
+            let (mut changed, deadline) = {
+                let (mut state, now) = self.lock();
+                let Ok(subscription) = state.advance(subscription, now) else { return };
+                let Some(deadline) = subscription.deadline(lease) else { return };
+                (subscription.deadlines(), deadline)
+            };
+            tokio::select! {
+            biased;
+                            gone = changed.changed() => if gone.is_err() { return },
+                            () = sleep_until(deadline) => {}
+                        }
+        }
+    }
+}
+
+/// Sleeps until `due`, for ever if there is none.
+pub(crate) async fn sleep_until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl State {
+    pub(crate) fn topic(&self, name: &str) -> Result<&TopicState> {
+        self.topics.get(name).ok_or_else(|| Error::topic_not_found(name))
+    }
+
+    fn topic_mut(&mut self, name: &str) -> Result<&mut TopicState> {
+        self.topics.get_mut(name).ok_or_else(|| Error::topic_not_found(name))
+    }
+
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.topics.values().map(|topic| &topic.options)
+    }
+
+    pub(crate) fn subscription(&self, name: &str) -> Result<&SubscriptionState> {
+        self.subscriptions.get(name).ok_or_else(|| Error::subscription_not_found(name))
+    }
+
+    pub(crate) fn subscription_mut(&mut self, name: &str) -> Result<&mut SubscriptionState> {
+        self.subscriptions.get_mut(name).ok_or_else(|| Error::subscription_not_found(name))
+    }
+
+    pub(crate) fn subscriptions(&self) -> impl Iterator<Item = &Subscription> {
+        self.subscriptions.values().map(|subscription| &subscription.options)
+    }
+
+    pub(crate) fn create_topic(&mut self, wanted: Topic) -> Result<()> {
+        wanted.validate()?;
+        match self.topics.get_mut(wanted.name()) {
+            Some(existing) => {
+                existing.options.ensure_same_identity(&wanted)?;
+                existing.options = wanted;
+            }
+            None => {
+                self.topics.insert(wanted.name().to_owned(), TopicState::new(wanted));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn delete_topic(&mut self, name: &str) -> Result<()> {
+        let topic = self.topics.remove(name).ok_or_else(|| Error::topic_not_found(name))?;
+        self.subscriptions.retain(|name, _| !topic.subscriptions.contains(name));
+        Ok(())
+    }
+
+    pub(crate) fn insert_subscription(&mut self, wanted: &Subscription) -> Result<()> {
+        wanted.validate()?;
+        if self.subscriptions.contains_key(wanted.name()) {
+            return self.alter_subscription(wanted);
+        }
+        let topic = self.topic_mut(wanted.topic())?;
+        let name: Arc<str> = wanted.name().into();
+        topic.subscriptions.push(Arc::clone(&name));
+        let state = SubscriptionState::new(wanted.clone(), topic.options.buckets());
+        self.subscriptions.insert(name, state);
+        Ok(())
+    }
+
+    pub(crate) fn alter_subscription(&mut self, wanted: &Subscription) -> Result<()> {
+        wanted.validate()?;
+        let existing = self.subscription_mut(wanted.name())?;
+        existing.options.ensure_same_identity(wanted)?;
+        existing.options = wanted.clone();
+        Ok(())
+    }
+
+    pub(crate) fn delete_subscription(&mut self, name: &str) -> Result<()> {
+        let gone = self.subscriptions.remove(name).ok_or_else(|| Error::subscription_not_found(name))?;
+        self.topic_mut(gone.options.topic())?.subscriptions.retain(|other| **other != *name);
+        Ok(())
+    }
+
+    /// Publishes one message, now or when it is due; the caller [rings](Self::ring).
+    fn publish(&mut self, topic: &str, message: NewMessage, now: Now) -> Result<MessageId> {
+        let id = self.last_id + 1;
+        let state = self.topic_mut(topic)?;
+        if let Some(first) = message.dedup_id().and_then(|dedup_id| state.publish_once(dedup_id, id, now)) {
+            return Ok(message_id(first));
+        }
+        let due = message.due().map(|due| now.when(due)).filter(|due| *due > now.instant);
+        if let Some(due) = due {
+            state.schedule(due, id, message, now.time);
+        } else {
+            self.append(topic, id, message, now.time)?;
+        }
+        self.last_id = id;
+        Ok(message_id(id))
+    }
+
+    /// Gives a message its position, and itself to every subscription of its topic.
+    fn append(&mut self, topic: &str, id: u64, message: NewMessage, published_at: SystemTime) -> Result<()> {
+        self.last_position += 1;
+        let position = self.last_position;
+        // Twenty digits, so that positions compare as texts.
+        let message =
+            Message::new(message_id(id), Position::new(format!("{position:020}")), topic, message, published_at);
+        for name in self.topic(topic)?.subscriptions.clone() {
+            self.subscription_mut(&name)?.push(Entry::new(id, position, message.clone()));
+        }
+        Ok(())
+    }
+
+    /// Wakes every consumer of a topic.
+    fn ring(&self, topic: &str) {
+        let names = self.topics.get(topic).into_iter().flat_map(|topic| &topic.subscriptions);
+        names.filter_map(|name| self.subscriptions.get(name)).for_each(SubscriptionState::ring);
+    }
+
+    /// Lets the scheduled messages of a topic that are due enter it.
+    fn advance_topic(&mut self, topic: &str, now: Now) -> Result<()> {
+        let mut moved = false;
+        while let Some((id, message, published_at)) = self.topic_mut(topic)?.pop_due(now) {
+            self.append(topic, id, message, published_at)?;
+            moved = true;
+        }
+        if moved {
+            self.ring(topic);
+        }
+        Ok(())
+    }
+
+    /// Does for a subscription what time alone demands by now.
+    pub(crate) fn advance(&mut self, subscription: &str, now: Now) -> Result<&mut SubscriptionState> {
+        let topic = self.subscription(subscription)?.options.topic();
+        if self.topic(topic)?.next_due().is_some_and(|due| due <= now.instant) {
+            let topic = topic.to_owned();
+            self.advance_topic(&topic, now)?;
+        }
+        let subscription = self.subscription_mut(subscription)?;
+        subscription.expire(now);
+        Ok(subscription)
+    }
+
+    /// The first moment after `past` at which time alone makes something happen to a subscription.
+    pub(crate) fn due_after(
+        &self,
+        subscription: &str,
+        past: tokio::time::Instant,
+    ) -> Result<Option<tokio::time::Instant>> {
+        let subscription = self.subscription(subscription)?;
+        let scheduled = self.topic(subscription.options.topic())?.next_due();
+        Ok(subscription.due_after(past).into_iter().chain(scheduled).min())
+    }
+
+    /// Whether a message is waiting, in hand or scheduled for a subscription.
+    pub(crate) fn is_unsettled(&self, subscription: &SubscriptionState, id: &MessageId) -> bool {
+        let scheduled = |id| self.topics.get(subscription.options.topic()).is_some_and(|topic| topic.is_scheduled(id));
+        id.as_str().parse().is_ok_and(|id| subscription.is_unsettled(id) || scheduled(id))
+    }
+}
+
+fn message_id(id: u64) -> MessageId {
+    MessageId::new(id.to_string())
+}

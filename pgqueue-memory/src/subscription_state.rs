@@ -1,0 +1,277 @@
+//! [`SubscriptionState`]: what one subscription has waiting, in hand, acked and dead.
+
+use std::collections::{HashSet, VecDeque};
+
+use pgqueue_core::{Ack, DeadLetter, Error, Message, MessageId, Order, Requeue, Result, Subscription, bucket};
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    clock::Now,
+    entry::Entry,
+    lane::Lane,
+    lease::{ConsumerId, Lease, LeaseId, Leases},
+};
+
+/// How many acked messages a subscription remembers.
+pub(crate) const ACKED_HISTORY: usize = 10_000;
+
+#[derive(Debug)]
+pub(crate) struct SubscriptionState {
+    pub(crate) options: Subscription,
+    /// One, or one a bucket of the topic.
+    lanes: Vec<Lane>,
+    /// Where the next claim looks first, so that no lane starves another.
+    next_lane: usize,
+    leases: Leases,
+    /// Consumers that do not beat.
+    silent: HashSet<ConsumerId>,
+    /// The ids of all messages that are waiting or in hand.
+    unsettled: HashSet<u64>,
+    /// The latest [`ACKED_HISTORY`], oldest first.
+    acked: VecDeque<Message>,
+    dead: Vec<(Entry, DeadLetter)>,
+    /// Rings when a run may have become claimable.
+    bell: watch::Sender<()>,
+    /// Rings when a message is settled or dead.
+    settled: watch::Sender<()>,
+    /// Rings when a lease expires or its deadline moves.
+    deadlines: watch::Sender<()>,
+}
+
+impl SubscriptionState {
+    pub(crate) fn new(options: Subscription, buckets: u16) -> Self {
+        let (lanes, ordered) = match options.order() {
+            Order::ByKey => (buckets, true),
+            Order::Total => (1, true),
+            _ => (1, false),
+        };
+        Self {
+            options,
+            lanes: (0..lanes).map(|_| Lane::new(ordered)).collect(),
+            next_lane: 0,
+            leases: Leases::default(),
+            silent: HashSet::new(),
+            unsettled: HashSet::new(),
+            acked: VecDeque::new(),
+            dead: Vec::new(),
+            bell: watch::Sender::default(),
+            settled: watch::Sender::default(),
+            deadlines: watch::Sender::default(),
+        }
+    }
+
+    /// Appends a published message. The caller [rings](Self::ring) once it appended all.
+    pub(crate) fn push(&mut self, entry: Entry) {
+        let lane = self.lane_of(&entry);
+        self.unsettled.insert(entry.id);
+        self.lanes[lane].push(entry);
+    }
+
+    pub(crate) fn ring(&self) {
+        self.bell.send_replace(());
+    }
+
+    fn lane_of(&self, entry: &Entry) -> usize {
+        match (self.lanes.len() as u64, entry.message().key()) {
+            (1, _) => 0,
+            // As many lanes as the topic has buckets, whose number is a u16.
+            (lanes, Some(key)) => usize::from(bucket(key, lanes as u16)),
+            (lanes, None) => (entry.id % lanes) as usize,
+        }
+    }
+
+    /// Hands the next run to a consumer, as the lease `id`.
+    pub(crate) fn claim(&mut self, id: LeaseId, consumer: ConsumerId, now: Now) -> Option<Vec<Message>> {
+        let lanes = self.lanes.len();
+        let order = (0..lanes).map(|n| (self.next_lane + n) % lanes);
+        let batch = self.options.batch();
+        let (lane, mut entries) =
+            order.into_iter().find_map(|lane| Some((lane, self.lanes[lane].claim(now.instant, batch)?)))?;
+        self.next_lane = (lane + 1) % lanes;
+
+        let messages = entries.iter_mut().map(|entry| entry.hand_out(now)).collect();
+        self.leases.insert(id, consumer, lane, entries);
+        if self.silent.contains(&consumer) {
+            let deadline = now.after(self.options.lease());
+            self.leases.set_deadline(|lease| lease.consumer == consumer && lease.deadline().is_none(), Some(deadline));
+        }
+        Some(messages)
+    }
+
+    /// Ends a lease by its consumer's answer.
+    pub(crate) fn settle(&mut self, id: LeaseId, ack: Ack, now: Now) -> Result<()> {
+        let lease = self.leases.remove(id).ok_or_else(|| Error::lease_lost(self.options.name()))?;
+        let frees_only_the_lane = !matches!(ack, Ack::Requeue(_));
+        match ack {
+            Ack::Ok => self.acknowledge(&lease),
+            Ack::Reject { reason } => self.bury(lease.entries, &reason, now),
+            Ack::Requeue(requeue) => self.requeue(lease.lane, lease.entries, requeue, now),
+            other => {
+                // An answer that this driver does not know is safest as one that loses nothing.
+                let requeue = Requeue::default().with_reason(format!("unknown answer {other:?}"));
+                self.requeue(lease.lane, lease.entries, requeue, now);
+            }
+        }
+        self.lanes[lease.lane].release();
+        if !(frees_only_the_lane && self.options.order() == Order::Unordered) {
+            self.ring();
+        }
+        self.settled.send_replace(());
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, lease: &Lease) {
+        for entry in &lease.entries {
+            self.unsettled.remove(&entry.id);
+            self.acked.push_back(entry.message());
+        }
+        self.acked.drain(..self.acked.len().saturating_sub(ACKED_HISTORY));
+    }
+
+    /// Lets a run wait for its next attempt; those of its messages that have none left die.
+    fn requeue(&mut self, lane: usize, mut entries: Vec<Entry>, requeue: Requeue, now: Now) {
+        let backoff = *self.options.backoff();
+        let exhausted: Vec<_> = entries.extract_if(.., |entry| entry.attempts >= backoff.max_attempts()).collect();
+        let reason = requeue.reason.unwrap_or_else(|| "requeued".to_owned());
+        self.bury(exhausted, &reason, now);
+
+        let attempts = entries.iter().map(|entry| entry.attempts).max().unwrap_or_default();
+        let delay = requeue.delay.unwrap_or_else(|| backoff.delay(attempts));
+        entries.iter_mut().for_each(|entry| entry.requeue(now));
+        self.lanes[lane].put_back(now.after(delay), entries);
+    }
+
+    /// Sends messages to the dead letters.
+    fn bury(&mut self, entries: Vec<Entry>, reason: &str, now: Now) {
+        for entry in entries {
+            self.unsettled.remove(&entry.id);
+            let letter = DeadLetter::new(entry.message(), reason, now.time);
+            self.dead.push((entry, letter));
+        }
+    }
+
+    /// Takes back the runs of consumers that have been silent for too long.
+    ///
+    /// Nobody knows which message of a run silenced its consumer. So a run of several comes back message by message, and
+    /// that attempt counts for none of them; only a message that was in hand alone counts it.
+    pub(crate) fn expire(&mut self, now: Now) {
+        let mut expired = false;
+        while let Some(Lease { lane, entries, .. }) = self.leases.pop_expired(now.instant) {
+            let alone = entries.len() == 1;
+            for mut entry in entries {
+                if alone && entry.attempts >= self.options.backoff().max_attempts() {
+                    self.bury(vec![entry], "its consumer went silent", now);
+                } else {
+                    entry.attempts -= u32::from(!alone);
+                    self.lanes[lane].put_back(now.instant, vec![entry]);
+                }
+            }
+            self.lanes[lane].release();
+            expired = true;
+        }
+        if expired {
+            self.ring();
+            self.settled.send_replace(());
+            self.deadlines.send_replace(());
+        }
+    }
+
+    /// Sets whether a consumer beats; if not, its leases end after the subscription's lease time.
+    pub(crate) fn set_beating(&mut self, consumer: ConsumerId, beating: bool, now: Now) {
+        let deadline = if beating {
+            self.silent.remove(&consumer);
+            None
+        } else {
+            self.silent.insert(consumer);
+            Some(now.after(self.options.lease()))
+        };
+        self.leases.set_deadline(|lease| lease.consumer == consumer, deadline);
+        // Whoever waits for one of them must look at them again.
+        self.ring();
+        self.deadlines.send_replace(());
+    }
+
+    /// Ends all leases now, as if their consumers had been silent for too long.
+    pub(crate) fn expire_all(&mut self, now: Now) {
+        self.leases.set_deadline(|_| true, Some(now.instant));
+        self.expire(now);
+    }
+
+    pub(crate) fn can_claim(&self, now: Instant) -> bool {
+        self.lanes.iter().any(|lane| lane.can_claim(now))
+    }
+
+    /// The first moment after `past` at which time alone makes something happen.
+    pub(crate) fn due_after(&self, past: Instant) -> Option<Instant> {
+        let lanes = self.lanes.iter().filter_map(|lane| lane.due_after(past));
+        lanes.chain(self.leases.next_deadline()).min()
+    }
+
+    /// Whether a lease is still held, and when it will end.
+    pub(crate) fn deadline(&self, id: LeaseId) -> Option<Option<Instant>> {
+        self.leases.get(id).map(Lease::deadline)
+    }
+
+    pub(crate) fn bell(&self) -> watch::Receiver<()> {
+        self.bell.subscribe()
+    }
+
+    pub(crate) fn listeners(&self) -> usize {
+        self.bell.receiver_count()
+    }
+
+    pub(crate) fn settled(&self) -> watch::Receiver<()> {
+        self.settled.subscribe()
+    }
+
+    pub(crate) fn deadlines(&self) -> watch::Receiver<()> {
+        self.deadlines.subscribe()
+    }
+
+    /// Whether nothing is in hand and nothing may go now.
+    pub(crate) fn is_idle(&self, now: Instant) -> bool {
+        self.leases.values().next().is_none() && !self.can_claim(now)
+    }
+
+    pub(crate) fn is_unsettled(&self, id: u64) -> bool {
+        self.unsettled.contains(&id)
+    }
+
+    pub(crate) fn pending(&self) -> Vec<Message> {
+        in_log_order(self.lanes.iter().flat_map(Lane::waiting))
+    }
+
+    pub(crate) fn in_flight(&self) -> Vec<Message> {
+        in_log_order(self.leases.values().flat_map(|lease| &lease.entries))
+    }
+
+    pub(crate) fn acked(&self) -> impl DoubleEndedIterator<Item = &Message> {
+        self.acked.iter()
+    }
+
+    pub(crate) fn dead(&self) -> impl Iterator<Item = &DeadLetter> {
+        self.dead.iter().map(|(_, letter)| letter)
+    }
+
+    /// Hands dead letters out again, from their first attempt, behind what waits already; returns how many.
+    pub(crate) fn redrive(&mut self, which: impl Fn(&MessageId) -> bool) -> usize {
+        let redriven: Vec<_> = self.dead.extract_if(.., |(_, letter)| which(letter.message.id())).collect();
+        let count = redriven.len();
+        for (mut entry, _) in redriven {
+            entry.reset();
+            self.push(entry);
+        }
+        self.ring();
+        count
+    }
+
+    pub(crate) fn purge(&mut self) -> usize {
+        self.dead.drain(..).count()
+    }
+}
+
+fn in_log_order<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<Message> {
+    let mut entries: Vec<_> = entries.collect();
+    entries.sort_unstable_by_key(|entry| entry.position);
+    entries.into_iter().map(Entry::message).collect()
+}
