@@ -70,6 +70,30 @@ impl Backoff {
         self.max_attempts
     }
 
+    /// Returns the delay after the first attempt, before jitter.
+    #[must_use]
+    pub fn base(&self) -> Duration {
+        self.delays.base
+    }
+
+    /// Returns the factor from one delay to the next.
+    #[must_use]
+    pub fn multiplier(&self) -> f64 {
+        self.delays.multiplier
+    }
+
+    /// Returns the longest delay, before jitter.
+    #[must_use]
+    pub fn cap(&self) -> Duration {
+        self.delays.cap
+    }
+
+    /// Returns the fraction by which a delay is made longer or shorter at random.
+    #[must_use]
+    pub fn jitter(&self) -> f64 {
+        self.delays.jitter
+    }
+
     /// Returns the delay after attempt number `attempt`, counted from 1.
     #[must_use]
     pub fn delay(&self, attempt: u32) -> Duration {
@@ -95,5 +119,30 @@ impl Default for Backoff {
                 jitter: 0.1,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backoff_can_be_taken_apart_and_rebuilt() {
+        let backoff = Backoff::default().with_base(Duration::from_millis(7)).with_multiplier(1.5).with_jitter(0.3);
+        let rebuilt = Backoff::default()
+            .with_max_attempts(backoff.max_attempts())
+            .with_base(backoff.base())
+            .with_multiplier(backoff.multiplier())
+            .with_cap(backoff.cap())
+            .with_jitter(backoff.jitter());
+        assert_eq!(rebuilt, backoff);
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let backoff = Backoff::default().with_jitter(0.0);
+        assert_eq!((backoff.max_attempts(), Backoff::default().jitter()), (10, 0.1));
+        assert_eq!([1, 2, 9, 10].map(|attempt| backoff.delay(attempt).as_secs()), [1, 2, 256, 300]);
+        assert_eq!(Backoff::fixed(Duration::from_secs(7)).delay(10), Duration::from_secs(7));
     }
 }

@@ -1,14 +1,24 @@
 //! Every call from core into a driver or a handler: panics become errors, and what never returns meets a time limit.
 
-use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use futures::FutureExt;
 
 use crate::{Error, ErrorKind, Operation, Result};
 
-/// Awaits `call`; a panic in it becomes an [`ErrorKind::Panic`] with its message.
+/// Makes `call`; a panic in it becomes an [`ErrorKind::Panic`] with its message.
 ///
-/// The unwind safety asserted here is the driver's and the handler's: their state is dropped with the future.
+/// The unwind safety asserted here and below is the driver's and the handler's: what they left behind is dropped.
+pub(crate) fn catch_panic_now<T>(operation: Operation, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    let caught = catch_unwind(AssertUnwindSafe(call));
+    caught.unwrap_or_else(|payload| Err(Error::panic(&*payload))).map_err(|error| error.during(operation))
+}
+
+/// Awaits `call`; a panic in it becomes an [`ErrorKind::Panic`] with its message.
 pub(crate) async fn catch_panic<T>(operation: Operation, call: impl Future<Output = Result<T>>) -> Result<T> {
     let caught = AssertUnwindSafe(call).catch_unwind().await;
     caught.unwrap_or_else(|payload| Err(Error::panic(&*payload))).map_err(|error| error.during(operation))

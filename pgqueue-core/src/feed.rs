@@ -1,7 +1,6 @@
 //! The consume loop: look, wait for a wake-up, look again; and what to do when the driver fails.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -12,8 +11,10 @@ use futures::{FutureExt, StreamExt, future, future::BoxFuture, stream};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::{
-    Delivery, Error, ErrorKind, Operation, Result, RetryConfig, SubscriptionDriver, Wakeup, Wakeups, call::call_driver,
+    Delivery, Error, ErrorKind, Operation, Result, RetryConfig, SubscriptionDriver, Wakeup, Wakeups,
+    call::{call_driver, catch_panic_now},
     error::chain,
+    retry::Failures,
 };
 
 /// Deliveries of one driver, one after the other, until an error that is not retried.
@@ -22,10 +23,10 @@ pub(crate) struct Feed {
     retry: RetryConfig,
     wakeups: Wakeups,
     phase: Phase,
-    /// How many fetches have failed in a row.
-    failed_fetches: u32,
-    /// How often listening has failed in a row.
-    failed_listens: u32,
+    /// What failed since a fetch last succeeded.
+    failed_fetches: Failures,
+    /// What failed since a wake-up last came.
+    failed_listens: Failures,
     /// Since when listening works.
     listening_since: Instant,
 }
@@ -54,8 +55,8 @@ impl Feed {
             retry: RetryConfig::default(),
             wakeups,
             phase: Phase::Waiting,
-            failed_fetches: 0,
-            failed_listens: 0,
+            failed_fetches: Failures::default(),
+            failed_listens: Failures::default(),
             listening_since: Instant::now(),
         };
         feed.phase = feed.fetch();
@@ -67,7 +68,9 @@ impl Feed {
         match retry.validate() {
             Ok(()) => {
                 self.retry = retry;
-                self.phase = self.fetch();
+                if matches!(self.phase, Phase::Fetching(_)) {
+                    self.phase = self.fetch(); // within the new time limit
+                }
             }
             Err(error) => self.phase = Phase::Fetching(future::ready(Err(error)).boxed()),
         }
@@ -85,7 +88,7 @@ impl Feed {
             self.phase = match &mut self.phase {
                 Phase::Fetching(call) => match ready!(call.poll_unpin(cx)) {
                     Ok(fetched) => {
-                        self.failed_fetches = 0;
+                        self.failed_fetches = Failures::default();
                         match fetched {
                             Some(delivery) => {
                                 self.phase = self.fetch();
@@ -98,10 +101,10 @@ impl Feed {
                 },
                 Phase::Waiting => match ready!(self.poll_wakeup(cx)) {
                     Ok(_) => {
-                        self.failed_listens = 0;
+                        self.failed_listens = Failures::default();
                         self.fetch()
                     }
-                    Err(error) => self.pause(error.during(Operation::Listen), Failed::Wakeups)?,
+                    Err(error) => self.pause(error, Failed::Wakeups)?,
                 },
                 Phase::Listening(call) => match ready!(call.poll_unpin(cx)) {
                     Ok(wakeups) => {
@@ -142,30 +145,31 @@ impl Feed {
 
     /// The next wake-up, or why there is none. A panic is an error that is not retried.
     fn poll_wakeup(&mut self, cx: &mut Context<'_>) -> Poll<Result<Wakeup>> {
-        let polled = catch_unwind(AssertUnwindSafe(|| self.wakeups.poll_next_unpin(cx)));
-        polled
-            .unwrap_or_else(|payload| Poll::Ready(Some(Err(Error::panic(&*payload)))))
-            .map(|wakeup| wakeup.unwrap_or_else(|| Err(Error::new(ErrorKind::Connection, "the wake-ups ended"))))
+        let polled = catch_panic_now(Operation::Listen, || Ok(self.wakeups.poll_next_unpin(cx)));
+        let wakeup = ready!(polled.unwrap_or_else(|panic| Poll::Ready(Some(Err(panic)))));
+        let ended = || Err(Error::new(ErrorKind::Connection, "the wake-ups ended"));
+        Poll::Ready(wakeup.unwrap_or_else(ended).map_err(|error| error.during(Operation::Listen)))
     }
 
     /// Pauses before the next try, or returns the error when none is left.
     fn pause(&mut self, error: Error, failed: Failed) -> Result<Phase> {
-        let (policy, failures) = match failed {
-            Failed::Fetch => (self.retry.policy(&error), &mut self.failed_fetches),
-            Failed::Listen => (self.retry.policy(&error), &mut self.failed_listens),
+        let class = error.is_transient().then_some(error.kind());
+        let pause = match failed {
+            Failed::Fetch => class.and_then(|class| self.failed_fetches.pause(&self.retry, class)),
+            Failed::Listen => class.and_then(|class| self.failed_listens.pause(&self.retry, class)),
+            // What failed says little of what listening again will say; only a panic would be met again.
+            Failed::Wakeups if error.kind() == ErrorKind::Panic => None,
             Failed::Wakeups => {
                 self.wakeups = stream::pending().boxed(); // ends the listening that failed
-                // What failed says little of what listening again will say; only a panic would be met again.
-                let policy = self.retry.connection().filter(|_| error.kind() != ErrorKind::Panic);
-                if policy.is_some_and(|policy| self.listening_since.elapsed() > policy.settled_after()) {
-                    self.failed_listens = 0;
+                let held = self.listening_since.elapsed();
+                if self.retry.connection().is_some_and(|policy| held > policy.settled_after()) {
+                    self.failed_listens = Failures::default();
                 }
-                (policy, &mut self.failed_listens)
+                self.failed_listens.pause(&self.retry, ErrorKind::Connection)
             }
         };
-        let Some(delay) = policy.and_then(|policy| policy.delay(*failures)) else { return Err(error) };
-        *failures += 1;
-        tracing::warn!(error = chain(&error), failures, ?delay, "consuming is interrupted and will be tried again");
-        Ok(Phase::Pausing(Box::pin(sleep(delay)), failed))
+        let Some(pause) = pause else { return Err(error) };
+        tracing::warn!(error = chain(&error), ?pause, "consuming is interrupted and will be tried again");
+        Ok(Phase::Pausing(Box::pin(sleep(pause)), failed))
     }
 }

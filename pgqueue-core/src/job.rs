@@ -40,6 +40,14 @@ impl Held {
         self.lock().take()
     }
 
+    pub(crate) fn is_taken(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    pub(crate) fn lease_lost(&self) -> BoxFuture<'static, ()> {
+        self.lock().as_ref().map_or_else(|| future::ready(()).boxed(), Delivery::lease_lost)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Delivery>> {
         // Nothing that can panic runs under the lock but a driver's own `lease_lost`, which changes nothing here.
         self.delivery.lock().unwrap_or_else(PoisonError::into_inner)
@@ -69,7 +77,7 @@ impl<T> Job<T> {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub fn lease_lost(&self) -> BoxFuture<'static, ()> {
-        self.held.lock().as_ref().map_or_else(|| future::ready(()).boxed(), Delivery::lease_lost)
+        self.held.lease_lost()
     }
 
     /// Gives the value and the delivery to the handler, to settle it itself, as inside a transaction. The [`Ack`](crate::Ack)

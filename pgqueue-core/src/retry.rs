@@ -121,18 +121,7 @@ impl RetryConfig {
         self.time_limit
     }
 
-    /// The policy for an error, if it is one to retry.
-    pub(crate) fn policy(&self, error: &Error) -> Option<RetryPolicy> {
-        match error.kind() {
-            _ if !error.is_transient() => None,
-            ErrorKind::Connection => self.connection,
-            ErrorKind::Query => self.query,
-            ErrorKind::Timeout => self.timeout,
-            _ => None,
-        }
-    }
-
-    /// The policy for listening again.
+    /// The policy for the wake-ups' connection.
     pub(crate) fn connection(&self) -> Option<RetryPolicy> {
         self.connection
     }
@@ -162,6 +151,29 @@ impl Default for RetryConfig {
     }
 }
 
+/// How often one sort of call has failed since it last succeeded: each class counts its own.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    connection: u32,
+    query: u32,
+    timeout: u32,
+}
+
+impl Failures {
+    /// Counts a failure of a class and returns the pause before the next try, if one is left.
+    pub(crate) fn pause(&mut self, config: &RetryConfig, class: ErrorKind) -> Option<Duration> {
+        let (policy, failures) = match class {
+            ErrorKind::Connection => (config.connection, &mut self.connection),
+            ErrorKind::Query => (config.query, &mut self.query),
+            ErrorKind::Timeout => (config.timeout, &mut self.timeout),
+            _ => return None,
+        };
+        let delay = policy?.delay(*failures)?;
+        *failures += 1;
+        Some(delay)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,17 +194,14 @@ mod tests {
     }
 
     #[test]
-    fn only_transient_errors_of_a_class_with_a_policy_are_retried() {
-        let config = RetryConfig::default();
-        let policy = |kind| config.policy(&Error::new(kind, "x"));
-        assert_eq!(policy(ErrorKind::Connection), config.connection);
-        assert_eq!(policy(ErrorKind::Timeout), config.timeout);
-        assert_eq!((policy(ErrorKind::Query), policy(ErrorKind::Fatal)), (None, None));
-        assert_eq!(config.policy(&Error::new(ErrorKind::Connection, "x").with_transient(false)), None);
-
-        let query = config.with_query(Some(RetryPolicy::new(1, Duration::ZERO)));
-        assert_eq!(query.policy(&Error::new(ErrorKind::Query, "x").with_transient(true)), query.query);
-        assert_eq!(query.policy(&Error::new(ErrorKind::Query, "x")), None);
+    fn each_class_has_its_policy_and_its_count() {
+        let fixed = |millis| Some(RetryPolicy::new(1, Duration::from_millis(millis)).with_jitter(0.0));
+        let config = RetryConfig::never().with_connection(fixed(1)).with_query(fixed(2)).with_timeout(fixed(3));
+        let mut failures = Failures::default();
+        let mut pause = |class| failures.pause(&config, class).map(|pause| pause.as_millis());
+        let classes = [ErrorKind::Connection, ErrorKind::Query, ErrorKind::Timeout, ErrorKind::Fatal];
+        assert_eq!(classes.map(&mut pause), [Some(1), Some(2), Some(3), None]);
+        assert_eq!(classes.map(&mut pause), [None; 4], "there is one retry each");
     }
 
     #[test]

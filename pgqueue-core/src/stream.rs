@@ -3,13 +3,14 @@
 use std::{
     fmt,
     future::{Future, Pending, pending},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use futures::{Stream, stream::FusedStream};
 use pin_project::pin_project;
+use tokio::task::unconstrained;
 
 use crate::{Delivery, Error, ErrorKind, Result, RetryConfig, feed::Feed, requeue_watch::RequeueSignal};
 
@@ -103,7 +104,8 @@ impl<S: Future<Output = ()>> Stream for ConsumeStream<S> {
                 "a delivery was requeued; consume again to get it",
             ))));
         }
-        if this.stop.poll(cx).is_ready() {
+        // Unconstrained, since a stop that is there must be seen also by a task that has used up its budget.
+        if pin!(unconstrained(this.stop)).poll(cx).is_ready() {
             *this.feed = None;
             return Poll::Ready(None);
         }

@@ -3,14 +3,13 @@
 use std::{
     fmt,
     future::{Future, Pending},
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::Arc,
     time::Duration,
 };
 
 use futures::{
-    StreamExt,
+    FutureExt, StreamExt,
     future::{self, Either},
     stream::FuturesUnordered,
 };
@@ -18,7 +17,9 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     Ack, BoxError, ConsumeStream, Delivery, Error, ErrorKind, Job, Message, Operation, Requeue, Result,
-    call::catch_panic, error::chain, job::Held,
+    call::{catch_panic, catch_panic_now},
+    error::chain,
+    job::Held,
 };
 
 /// Runs a handler on every delivery of a [`ConsumeStream`] and settles it by what the handler returns.
@@ -193,9 +194,7 @@ where
 {
     /// Decodes, handles and settles one delivery; returns the error that outranks the others.
     async fn run(&self, delivery: Delivery) -> Result<()> {
-        let decoded = catch_unwind(AssertUnwindSafe(|| (self.decode)(&delivery)))
-            .unwrap_or_else(|payload| Err(Error::panic(&*payload)))
-            .map_err(|error| error.during(Operation::Handle));
+        let decoded = catch_panic_now(Operation::Handle, || (self.decode)(&delivery));
         let held = Arc::new(Held::new(delivery));
         let handled = match decoded {
             Ok(value) => self.handle(value, &held).await,
@@ -216,7 +215,18 @@ where
 
     async fn handle(&self, value: T, held: &Arc<Held>) -> Result<Ack> {
         let job = Job::new(value, Arc::clone(held));
-        let lease_lost = if self.cancel_on_lease_lost { job.lease_lost() } else { Box::pin(future::pending()) };
+        // Asked for before the handler may take the delivery.
+        let lease_lost = match self.cancel_on_lease_lost {
+            true => catch_panic_now(Operation::Handle, || Ok(held.lease_lost()))?,
+            false => future::pending().boxed(),
+        };
+        let lease_lost = catch_panic(Operation::Handle, async {
+            lease_lost.await;
+            if held.is_taken() {
+                future::pending::<()>().await; // what the handler settles itself is its own affair
+            }
+            Ok(())
+        });
         let handler = catch_panic(Operation::Handle, async {
             (self.handler)(job).await.map_err(|error| {
                 let message = format!("the handler failed on message {}", held.messages()[0].id());
@@ -233,9 +243,10 @@ where
                 None => handler.await,
             }
         };
-        match future::select(pin!(limited), lease_lost).await {
+        match future::select(pin!(limited), pin!(lease_lost)).await {
             Either::Left((handled, _)) => handled,
-            Either::Right(((), _)) => {
+            Either::Right((Err(error), _)) => Err(error),
+            Either::Right((Ok(()), _)) => {
                 let message =
                     format!("the lease of message {} was lost and its handler cancelled", held.messages()[0].id());
                 Err(Error::new(ErrorKind::LeaseLost, message).during(Operation::Handle))
@@ -252,9 +263,12 @@ where
             attempt = message.attempt(),
             "a delivery failed"
         );
-        let report = AssertUnwindSafe(|| (self.on_error)(Failure { error, messages }));
-        if let Err(payload) = catch_unwind(report) {
-            tracing::error!(error = %Error::panic(&*payload), "the error report panicked");
+        let reported = catch_panic_now(Operation::Handle, || {
+            (self.on_error)(Failure { error, messages });
+            Ok(())
+        });
+        if let Err(error) = reported {
+            tracing::error!(%error, "the error report panicked");
         }
     }
 }
