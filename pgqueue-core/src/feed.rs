@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, future, future::BoxFuture, stream};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::{
@@ -21,6 +21,8 @@ use crate::{
 pub(crate) struct Feed {
     driver: Arc<dyn SubscriptionDriver>,
     retry: RetryConfig,
+    /// Why the last configuration could not be taken.
+    refused: Option<Error>,
     wakeups: Wakeups,
     phase: Phase,
     /// What failed since a fetch last succeeded.
@@ -53,6 +55,7 @@ impl Feed {
         let mut feed = Self {
             driver,
             retry: RetryConfig::default(),
+            refused: None,
             wakeups,
             phase: Phase::Waiting,
             failed_fetches: Failures::default(),
@@ -63,16 +66,14 @@ impl Feed {
         feed
     }
 
-    /// Takes a new configuration; an impossible one becomes the outcome of the next fetch.
+    /// Takes a new configuration; an impossible one is what comes next.
     pub(crate) fn set_retry(&mut self, retry: RetryConfig) {
-        match retry.validate() {
-            Ok(()) => {
-                self.retry = retry;
-                if matches!(self.phase, Phase::Fetching(_)) {
-                    self.phase = self.fetch(); // within the new time limit
-                }
-            }
-            Err(error) => self.phase = Phase::Fetching(future::ready(Err(error)).boxed()),
+        self.refused = retry.validate().err();
+        if self.refused.is_none() {
+            self.retry = retry;
+        }
+        if matches!(self.phase, Phase::Fetching(_)) {
+            self.phase = self.fetch(); // within the new time limit
         }
     }
 
@@ -84,6 +85,9 @@ impl Feed {
     ///
     /// A wake-up that comes while a fetch runs waits in the wake-up stream until the fetch has found nothing.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Delivery>> {
+        if let Some(error) = self.refused.take() {
+            return Poll::Ready(Err(error));
+        }
         loop {
             self.phase = match &mut self.phase {
                 Phase::Fetching(call) => match ready!(call.poll_unpin(cx)) {

@@ -1,0 +1,18 @@
+//! Core against a scripted store, on the paused clock: everything that needs no real driver.
+
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test that meets the unexpected should stop there")]
+
+mod acks;
+mod errors;
+mod limits;
+mod listen;
+mod listen_again;
+mod panics;
+mod publisher;
+mod retry;
+mod script;
+mod send;
+mod stop;
+mod store;
+mod stream;
+mod worker;
