@@ -35,7 +35,7 @@ pub(crate) struct SpoolSubscription {
 #[async_trait]
 impl SubscriptionDriver for SpoolSubscription {
     async fn insert_subscription(&self) -> Result<()> {
-        self.spool.insert(&self.options)
+        self.spool.insert(&self.options).await
     }
 
     async fn listen(&self) -> Result<Wakeups> {

@@ -12,7 +12,7 @@ use std::{
     fs::{self, File},
     io::{
         self,
-        ErrorKind::{AlreadyExists, NotFound},
+        ErrorKind::{AlreadyExists, NotADirectory, NotFound},
         Read, Seek, Write,
     },
     ops::Range,
@@ -70,7 +70,13 @@ impl Spool {
         SpoolSubscription { spool: self.clone(), options, mailbox }
     }
 
-    pub(crate) fn insert(&self, wanted: &Subscription) -> Result<()> {
+    pub(crate) async fn insert(&self, wanted: &Subscription) -> Result<()> {
+        let (spool, wanted) = (self.clone(), wanted.clone());
+        let inserted = spawn_blocking(move || spool.insert_now(&wanted)).await; // whoever has the lock may take its time
+        inserted.map_err(|error| failed(io::Error::other(error))).flatten()
+    }
+
+    fn insert_now(&self, wanted: &Subscription) -> Result<()> {
         wanted.validate()?;
         if wanted.order() != Order::Unordered || wanted.batch() != 1 {
             return Err(Error::new(ErrorKind::Invalid, "a spool knows neither order nor batches"));
@@ -163,7 +169,7 @@ impl Publisher for Spool {
 impl Spool {
     /// Writes each message once for each subscription: a lock on one's file must not be a lock on the other's.
     ///
-    /// All is on disk before any of it can be seen, so a full disk publishes nothing. A crash between two renames, though,
+    /// All is on disk before any of it can be seen. A crash between two renames, though, or a disk too full even for names,
     /// publishes only the first messages.
     fn write(&self, topic: &str, messages: &[NewMessage]) -> io::Result<Vec<MessageId>> {
         let mut locked = self.lock()?;
@@ -188,8 +194,8 @@ impl Spool {
             let dir = dir?.path();
             match Identity::read(&dir) {
                 Ok(identity) if identity.topic == topic => mailboxes.push(Mailbox { dir, subscription: identity.name }),
-                Err(error) if error.kind() != NotFound => return Err(error),
-                _ => {} // of another topic, or of somebody who died half-way through inserting it
+                Err(error) if !matches!(error.kind(), NotFound | NotADirectory) => return Err(error),
+                _ => {} // of another topic, of somebody who died half-way through inserting it, or none of ours
             }
         }
         Ok(mailboxes)
@@ -232,7 +238,7 @@ fn check(message: &NewMessage) -> Result<()> {
 fn next_ids(locked: &mut File, count: u64) -> io::Result<Range<u64>> {
     let mut last = String::new();
     locked.read_to_string(&mut last)?;
-    let first = now().max(last.parse().unwrap_or(0) + 1);
+    let first = now().max(last.parse::<u64>().unwrap_or(0).saturating_add(1));
     let ids = first..first + count;
     locked.rewind()?;
     write!(locked, "{:020}", ids.end)?;

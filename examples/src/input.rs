@@ -3,9 +3,9 @@
 use std::{fmt, io, str};
 
 use futures::{Stream, stream};
-use pgqueue_core::NewMessage;
+use pgqueue_core::{MAX_PAYLOAD_BYTES, NewMessage};
 use serde_json::error::Category;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
 use crate::Earthquake;
 
@@ -33,16 +33,41 @@ impl fmt::Display for BadLine {
 pub fn read_messages(
     input: impl AsyncBufRead + Unpin + Send,
 ) -> impl Stream<Item = io::Result<Result<NewMessage, BadLine>>> + Send {
-    stream::try_unfold((input.split(b'\n'), 0), |(mut lines, mut number)| async move {
-        while let Some(line) = lines.next_segment().await? {
+    stream::try_unfold((input, 0), |(mut input, mut number)| async move {
+        while let Some(line) = read_line(&mut input).await? {
             number += 1;
-            if !line.trim_ascii().is_empty() {
-                let message = parse(line).map_err(|reason| BadLine { number, reason });
-                return Ok(Some((message, (lines, number))));
+            if line.as_ref().is_ok_and(|line| line.trim_ascii().is_empty()) {
+                continue;
             }
+            let message = line.and_then(parse).map_err(|reason| BadLine { number, reason });
+            return Ok(Some((message, (input, number))));
         }
         Ok(None)
     })
+}
+
+/// Reads a line without its end; of one that is too long to be a payload, only that it is.
+async fn read_line(input: &mut (impl AsyncBufRead + Unpin + Send)) -> io::Result<Option<Result<Vec<u8>, String>>> {
+    let mut line = Vec::new();
+    if input.take(MAX_PAYLOAD_BYTES as u64 + 1).read_until(b'\n', &mut line).await? == 0 {
+        return Ok(None);
+    }
+    if line.pop_if(|last| *last == b'\n').is_none() && line.len() > MAX_PAYLOAD_BYTES {
+        skip_line(input).await?;
+        return Ok(Some(Err(format!("longer than {MAX_PAYLOAD_BYTES} bytes"))));
+    }
+    Ok(Some(Ok(line)))
+}
+
+async fn skip_line(input: &mut (impl AsyncBufRead + Unpin + Send)) -> io::Result<()> {
+    loop {
+        let buffer = input.fill_buf().await?;
+        let (end, length) = (buffer.iter().position(|byte| *byte == b'\n'), buffer.len());
+        input.consume(end.map_or(length, |end| end + 1));
+        if end.is_some() || length == 0 {
+            return Ok(());
+        }
+    }
 }
 
 fn parse(line: Vec<u8>) -> Result<NewMessage, String> {
@@ -86,6 +111,14 @@ mod tests {
         let line = r#"{"id": "a", "time": 1, "mag": 2, "place": "b", "net": "uw", "type": "explosion", "more": []}"#;
         let expected = || Ok(NewMessage::new(line).with_key("uw").with_kind("explosion"));
         assert_eq!(read(format!("\n{line}\n \r\n{line}").as_bytes()), [expected(), expected()]);
+    }
+
+    #[test]
+    fn endless_lines_are_skipped_without_keeping_them() {
+        let endless = vec![0; 3 * MAX_PAYLOAD_BYTES];
+        let [first, last] = read(&[&endless[..], b"\n{}\n"].concat()).try_into().expect("two lines");
+        assert_eq!(first, Err(BadLine { number: 1, reason: "longer than 16777216 bytes".to_owned() }));
+        assert_eq!(last.map_err(|bad| bad.number), Err(2));
     }
 
     #[test]

@@ -35,7 +35,7 @@ async fn message_of_a_killed_process_comes_again() {
     let directory = tempfile::tempdir().unwrap();
     let spool = Spool::open(directory.path()).unwrap();
     spool.create_topic(&Topic::new("guests")).unwrap();
-    spool.insert(&Subscription::new("host", "guests")).unwrap();
+    spool.insert(&Subscription::new("host", "guests")).await.unwrap();
     spool.publish_json("guests", "Ada").await.unwrap();
 
     for _ in 0..2 {

@@ -24,7 +24,7 @@ pub struct Capabilities {
 pub(crate) const LARGE_PAYLOAD: usize = 1024 * 1024;
 
 impl Capabilities {
-    /// Claims the basics, and payloads of 16 MiB.
+    /// Claims the basics, and payloads of 16 MiB, of which 1 MiB is tried.
     #[must_use]
     pub const fn new() -> Self {
         Self { claimed: 0, max_payload: pgqueue_core::MAX_PAYLOAD_BYTES }
@@ -95,7 +95,7 @@ capabilities! {
     Schedule, with_schedule: "Messages can be published for later";
     Dedup, with_dedup: "Messages with a dedup id are published once";
     DeadLetters, with_dead_letters: "Messages that were given up are [kept](crate::Harness::dead_letters) and can be [redriven](crate::Harness::redrive)";
-    Leases, with_leases: "Deliveries of a consumer that went silent go to others, and are refused when it settles them";
+    Leases, with_leases: "Living consumers renew their leases; deliveries of one that went silent go to others, its handler is told by `lease_lost`, and its answer is refused";
     Headers, with_headers: "Headers, tags, kind and key come with the message";
     Batch, with_batch: "Deliveries may hold several messages";
     Unsubscribe, with_unsubscribe: "Subscriptions can be [deleted](crate::Harness::unsubscribe)";

@@ -18,6 +18,11 @@ pub trait Acker: Any + Send + Sync {
     /// Makes the answer durable, for all messages of the delivery as one.
     ///
     /// # Contract
+    /// - `Ok` removes the messages from this subscription, and from no other.
+    /// - `Requeue` lets them wait for its delay, or else for [`Backoff::delay`](crate::Backoff::delay) of their attempt,
+    ///   counted when they were handed out; those that reached
+    ///   [`max_attempts`](crate::Backoff::max_attempts) become dead letters, with its reason.
+    /// - `Reject` makes dead letters of them at once.
     /// - Once this returns `Ok`, no crash undoes the answer.
     /// - A consumer whose lease is gone is refused, and changes nothing.
     ///
@@ -31,6 +36,9 @@ pub trait Acker: Any + Send + Sync {
     async fn settle(self: Box<Self>, ack: Ack) -> Result<()>;
 
     /// Resolves when the lease is gone, so that the handler's work is somebody else's by now. By default never.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
     fn lease_lost(&self) -> BoxFuture<'static, ()> {
         Box::pin(future::pending())
     }

@@ -2,15 +2,23 @@
 
 use std::slice;
 
-use serde::de::{DeserializeOwned, DeserializeSeed, SeqAccess, value::SeqAccessDeserializer};
+use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, SeqAccess, value::SeqAccessDeserializer};
 
 use crate::{Message, Result};
 
 /// Reads the JSON payloads of several messages, at least one, as the elements of a sequence.
 pub(crate) fn decode_batch<T: DeserializeOwned>(messages: &[Message]) -> Result<T> {
     let mut payloads = Payloads { rest: messages.iter(), current: &messages[0] };
-    T::deserialize(SeqAccessDeserializer::new(&mut payloads))
-        .map_err(|source| payloads.current.decode_error::<T>(source))
+    let value =
+        T::deserialize(SeqAccessDeserializer::new(&mut payloads)).and_then(|value| match payloads.rest.next() {
+            // What was not read would be acked unseen.
+            Some(message) => {
+                payloads.current = message;
+                Err(serde_json::Error::custom("the type takes fewer messages than the batch holds"))
+            }
+            None => Ok(value),
+        });
+    value.map_err(|source| payloads.current.decode_error::<T>(source))
 }
 
 /// The payloads as serde asks for them, one after the other.
@@ -62,6 +70,12 @@ mod tests {
     fn payloads_become_elements() {
         assert_eq!(decode_batch::<Vec<u8>>(&messages(&["1", " 2 ", "3"])).unwrap(), [1, 2, 3]);
         assert_eq!(decode_batch::<(u8, String)>(&messages(&["1", "\"two\""])).unwrap(), (1, "two".into()));
+    }
+
+    #[test]
+    fn types_that_take_fewer_messages_are_refused() {
+        let error = decode_batch::<(u8, u8)>(&messages(&["1", "2", "3"])).unwrap_err();
+        assert!(error.to_string().contains("message 2 is not a (u8, u8)"), "{error}");
     }
 
     #[test]

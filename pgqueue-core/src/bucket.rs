@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 /// Returns the bucket of a key in a topic of `buckets` buckets, the same on every driver and for ever.
 ///
 /// It is the first four bytes of the key's SHA-256, big-endian, modulo `buckets`: an SQL expression gives the same on
-/// every PostgreSQL, FIPS mode included.
+/// every PostgreSQL, FIPS mode included. No buckets count as one.
 ///
 /// ```
 /// assert_eq!(pgqueue_core::bucket("customer-4", 16), 4);

@@ -71,7 +71,8 @@ pub struct BufferStats {
     pub pushed: u64,
     /// How many were dropped by the policy.
     pub dropped: u64,
-    /// How often it became 80 % full, each time with a warning; again only once it was half empty.
+    /// How often it became 80 % full, each time with a warning; again only once it was half empty. Buffers of less than 10
+    /// items are meant to be full, and give none.
     pub warnings: u64,
 }
 
@@ -83,6 +84,9 @@ pub enum PushError<T> {
     /// The receiver is gone.
     Closed(T),
 }
+
+/// The least capacity whose filling up is news.
+const LEAST_WARNED: usize = 10;
 
 /// The end that pushes.
 pub struct BufferSender<T> {
@@ -142,20 +146,25 @@ impl<T> Shared<T> {
             state.items.push_back(item);
         }
         state.stats.pushed += 1;
-        self.warn(&mut state);
+        let warning = self.warning(&mut state);
         drop(state);
         drop(evicted);
         self.receiver.wake();
+        if let Some(held) = warning {
+            tracing::warn!(held, capacity = self.capacity, policy = ?self.policy, "a buffer is 80 % full");
+        }
         Ok(None)
     }
 
-    fn warn(&self, state: &mut State<T>) {
-        let (held, capacity) = (state.items.len(), self.capacity);
-        if held * 10 >= capacity * 8 && !state.warned {
-            state.warned = true;
-            state.stats.warnings += 1;
-            tracing::warn!(held, capacity, policy = ?self.policy, "a buffer is 80 % full");
+    /// How many items are held, if that is worth a warning.
+    fn warning(&self, state: &mut State<T>) -> Option<usize> {
+        let held = state.items.len();
+        if state.warned || self.capacity < LEAST_WARNED || held < self.capacity - self.capacity / 5 {
+            return None;
         }
+        state.warned = true;
+        state.stats.warnings += 1;
+        Some(held)
     }
 
     fn take(&self) -> Poll<Option<T>> {
@@ -163,7 +172,7 @@ impl<T> Shared<T> {
         let Some(item) = state.items.pop_front() else {
             return if state.over { Poll::Ready(None) } else { Poll::Pending };
         };
-        state.warned &= state.items.len() * 2 > self.capacity;
+        state.warned &= state.items.len() > self.capacity / 2;
         drop(state);
         self.space.notify_one();
         Poll::Ready(Some(item))
@@ -184,6 +193,7 @@ impl<T> BufferSender<T> {
     /// # Cancel safety
     /// Dropping the future drops the item, unless it was pushed.
     pub async fn push(&self, item: T) -> Result<(), PushError<T>> {
+        tokio::task::consume_budget().await; // or one who pushes without a pause would keep the receiver from running
         let mut item = item;
         loop {
             let mut space = pin!(self.shared.space.notified());
@@ -234,8 +244,8 @@ impl<T> Drop for BufferReceiver<T> {
             state.over = true;
             std::mem::take(&mut state.items)
         };
+        self.shared.space.notify_waiters(); // first, since dropping an item is foreign code
         drop(items);
-        self.shared.space.notify_waiters();
     }
 }
 
@@ -369,6 +379,24 @@ mod tests {
             receiver.next().await;
         }
         assert_eq!(warnings(3).await, 2);
+    }
+
+    #[tokio::test]
+    async fn pushing_without_a_pause_lets_the_receiver_run() {
+        let (sender, receiver) = buffer(1, OverflowPolicy::DropOldest).unwrap();
+        let receiving = tokio::spawn(receiver.count());
+        for item in 0..10_000 {
+            sender.push(item).await.unwrap();
+        }
+        drop(sender);
+        assert!(receiving.await.unwrap() > 1);
+    }
+
+    #[tokio::test]
+    async fn extreme_capacities_do_not_overflow() {
+        let (sender, mut receiver) = buffer(usize::MAX, OverflowPolicy::DropOldest).unwrap();
+        sender.push(1).await.unwrap();
+        assert_eq!((receiver.next().await, receiver.stats().warnings), (Some(1), 0));
     }
 
     #[test]

@@ -15,13 +15,13 @@ use crate::{Error, ErrorKind, Operation, Result};
 /// The unwind safety asserted here and below is the driver's and the handler's: what they left behind is dropped.
 pub(crate) fn catch_panic_now<T>(operation: Operation, call: impl FnOnce() -> Result<T>) -> Result<T> {
     let caught = catch_unwind(AssertUnwindSafe(call));
-    caught.unwrap_or_else(|payload| Err(Error::panic(&*payload))).map_err(|error| error.during(operation))
+    caught.unwrap_or_else(|payload| Err(Error::panic(payload))).map_err(|error| error.during(operation))
 }
 
 /// Awaits `call`; a panic in it becomes an [`ErrorKind::Panic`] with its message.
 pub(crate) async fn catch_panic<T>(operation: Operation, call: impl Future<Output = Result<T>>) -> Result<T> {
     let caught = AssertUnwindSafe(call).catch_unwind().await;
-    caught.unwrap_or_else(|payload| Err(Error::panic(&*payload))).map_err(|error| error.during(operation))
+    caught.unwrap_or_else(|payload| Err(Error::panic(payload))).map_err(|error| error.during(operation))
 }
 
 /// Like [`catch_panic`], for at most `limit`.
@@ -30,12 +30,15 @@ pub(crate) async fn call_driver<T>(
     limit: Duration,
     call: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    let answer = tokio::time::timeout(limit, catch_panic(operation, call)).await;
-    answer.unwrap_or_else(|_| {
-        let kind = match operation {
-            Operation::Settle => ErrorKind::Unknown,
-            _ => ErrorKind::Timeout,
-        };
-        Err(Error::new(kind, format!("the driver did not answer within {limit:?}")).during(operation))
+    // Caught as a whole, since a call that met its limit may panic when it is dropped.
+    catch_panic(operation, async {
+        tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+            let kind = match operation {
+                Operation::Settle => ErrorKind::Unknown,
+                _ => ErrorKind::Timeout,
+            };
+            Err(Error::new(kind, format!("the driver did not answer within {limit:?}")))
+        })
     })
+    .await
 }

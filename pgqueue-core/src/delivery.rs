@@ -79,7 +79,7 @@ impl Delivery {
     }
 
     /// Resolves when this consumer's lease is gone: the message is or was handed to another, and settling it would fail
-    /// with [`ErrorKind::LeaseLost`]. With drivers that have no leases, never.
+    /// with [`ErrorKind::LeaseLost`]. With drivers that have no leases, never. Once the delivery is settled, it says nothing.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.
@@ -109,7 +109,7 @@ impl Delivery {
         self.settle(Ack::requeue()).await
     }
 
-    /// Answers the delivery, all messages of a batch as one.
+    /// Answers the delivery, all messages of a batch as one. Runs on tokio, with time enabled, as all of settling does.
     ///
     /// # Errors
     /// Whatever the error, the message is safe and comes again unless the answer took effect.

@@ -9,8 +9,9 @@ use crate::{Delivery, Result};
 
 /// One subscription in some store, and one consumer of it: what you implement to write a driver.
 ///
-/// Core calls [`insert_subscription`](Self::insert_subscription) and [`listen`](Self::listen) once, in this order, then
+/// Core calls [`insert_subscription`](Self::insert_subscription) once, then [`listen`](Self::listen), then
 /// [`fetch_pending`](Self::fetch_pending) again and again: until it returns `None`, and from then on after every wake-up.
+/// When the wake-ups fail or end, it listens again, and looks.
 /// Prefetching, merging acks and renewing leases are the driver's own business, behind `fetch_pending` and
 /// [`Acker`](crate::Acker).
 ///
@@ -99,7 +100,10 @@ pub trait SubscriptionDriver: Send + Sync + 'static {
     ///
     /// # Contract
     /// - The same subscription again changes nothing that is pending.
-    /// - A subscription of this name that differs in identity is an error, and nothing changes.
+    /// - A subscription of this name that differs in identity is an error, and nothing changes; see
+    ///   [`Subscription::validate`](crate::Subscription::validate) and
+    ///   [`ensure_same_identity`](crate::Subscription::ensure_same_identity).
+    /// - An order or a batch that the driver does not know is an error too.
     ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) for unusable options, [`NotFound`](crate::ErrorKind::NotFound) for an

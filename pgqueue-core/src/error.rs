@@ -1,6 +1,13 @@
 //! [`Error`]: what went wrong, while doing what, and the client's own error below it.
 
-use std::{any::Any, borrow::Cow, error::Error as StdError, fmt};
+use std::{
+    any::Any,
+    borrow::Cow,
+    error::Error as StdError,
+    fmt::{self, Write as _},
+    iter,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 /// The result of everything in pgqueue that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -195,10 +202,18 @@ impl Error {
     }
 
     /// Turns what a panic carried into an error with its message.
-    pub(crate) fn panic(payload: &(dyn Any + Send)) -> Self {
-        let said =
-            payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        Self::new(ErrorKind::Panic, format!("panicked: {}", said.unwrap_or("no message")))
+    pub(crate) fn panic(payload: Box<dyn Any + Send>) -> Self {
+        let said = match payload.downcast::<&str>().map(|said| said.to_string()) {
+            Ok(said) => said,
+            Err(payload) => payload.downcast::<String>().map_or_else(
+                |payload| {
+                    std::mem::forget(payload); // dropping foreign state that panicked may panic again
+                    "no message".to_owned()
+                },
+                |said| *said,
+            ),
+        };
+        Self::new(ErrorKind::Panic, format!("panicked: {said}"))
     }
 }
 
@@ -230,14 +245,22 @@ impl StdError for Error {
     }
 }
 
-/// Writes an error and all its causes on one line.
+/// How many causes of an error are written; one that is its own cause would have no end.
+const MOST_CAUSES: usize = 32;
+
+/// Writes an error and its causes on one line. They are foreign code, so whatever goes wrong in them ends the line.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
+    let mut text = String::new();
+    let write = AssertUnwindSafe(|| {
+        write!(text, "{error}").ok()?;
+        for cause in iter::successors(error.source(), |&error| error.source()).take(MOST_CAUSES) {
+            write!(text, ": {cause}").ok()?;
+        }
+        Some(())
+    });
+    if let Err(payload) = catch_unwind(write) {
+        std::mem::forget(payload);
+        text.push_str("(its description panicked)");
     }
     text
 }
@@ -268,8 +291,31 @@ mod tests {
     }
 
     #[test]
+    fn descriptions_that_fail_panic_or_never_end_are_cut() {
+        #[derive(Debug)]
+        struct Cause(fn(&mut fmt::Formatter<'_>) -> fmt::Result);
+
+        impl fmt::Display for Cause {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                (self.0)(f)
+            }
+        }
+
+        impl StdError for Cause {
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
+                Some(self)
+            }
+        }
+
+        let line = |cause| chain(&Error::new(ErrorKind::Handler, "failed").with_source(Cause(cause)));
+        assert_eq!(line(|_| Err(fmt::Error)), "failed: ");
+        assert_eq!(line(|_| panic!("boom")), "failed: (its description panicked)");
+        assert_eq!(line(|f| f.write_str("again")), format!("failed{}", ": again".repeat(MOST_CAUSES)));
+    }
+
+    #[test]
     fn panics_keep_their_message() {
-        let caught = |payload: Box<dyn Any + Send>| Error::panic(&*payload).to_string();
+        let caught = |payload: Box<dyn Any + Send>| Error::panic(payload).to_string();
         assert_eq!(caught(Box::new("str")), "panicked: str");
         assert_eq!(caught(Box::new("String".to_owned())), "panicked: String");
         assert_eq!(caught(Box::new(7)), "panicked: no message");

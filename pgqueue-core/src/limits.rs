@@ -25,6 +25,11 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
 
 /// Refuses a text whose length lies outside `shortest..=longest` bytes, or that holds a NUL.
 pub(crate) fn check_text(what: &str, text: &str, shortest: usize, longest: usize) -> Result<()> {
+    check_secret(&format!("{what} {:?}", excerpt(text)), text, shortest, longest)
+}
+
+/// Like [`check_text`], without quoting the text: `what` alone has to tell which it is.
+pub(crate) fn check_secret(what: &str, text: &str, shortest: usize, longest: usize) -> Result<()> {
     let problem = if text.len() < shortest {
         "is empty".to_owned()
     } else if text.len() > longest {
@@ -34,7 +39,7 @@ pub(crate) fn check_text(what: &str, text: &str, shortest: usize, longest: usize
     } else {
         return Ok(());
     };
-    Err(Error::new(ErrorKind::Invalid, format!("{what} {:?} {problem}", excerpt(text))))
+    Err(Error::new(ErrorKind::Invalid, format!("{what} {problem}")))
 }
 
 /// The start of a text, short enough for an error message.

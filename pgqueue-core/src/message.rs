@@ -119,7 +119,8 @@ impl Message {
     }
 
     /// Returns which delivery of the message this is to its subscription, counted from 1. Deliveries are at least this
-    /// many: a crash of the store may forget the last.
+    /// many: a crash of the store may forget the last. Of a message that is not being delivered, such as a dead letter, it
+    /// is how many deliveries there were.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt

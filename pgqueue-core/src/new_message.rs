@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     Error, ErrorKind, Result,
-    limits::{MAX_HEADER_VALUE_BYTES, MAX_LABELS, MAX_PAYLOAD_BYTES, MAX_TEXT_BYTES, check_text},
+    limits::{MAX_HEADER_VALUE_BYTES, MAX_LABELS, MAX_PAYLOAD_BYTES, MAX_TEXT_BYTES, check_secret, check_text},
 };
 
 /// A message to publish: a payload, and what the queue should know about it.
@@ -196,7 +196,9 @@ impl NewMessage {
         for (what, text) in texts.chain(tags).chain(header_names) {
             check_text(what, text, 1, MAX_TEXT_BYTES)?;
         }
-        self.headers.values().try_for_each(|value| check_text("header value", value, 0, MAX_HEADER_VALUE_BYTES))
+        self.headers.iter().try_for_each(|(name, value)| {
+            check_secret(&format!("the value of header {name:?}"), value, 0, MAX_HEADER_VALUE_BYTES)
+        })
     }
 }
 
@@ -231,6 +233,7 @@ mod tests {
             (message().with_tag(&long), "the limit is 1024"),
             (message().with_header(&long, ""), "the limit is 1024"),
             (message().with_header("h", "v".repeat(8193)), "the limit is 8192"),
+            (message().with_header("h", "s3cret\0"), "the value of header \"h\" has a NUL at byte 6"),
             (message().with_dedup_id(""), "dedup id \"\" is empty"),
             (labels(65), "the message has 65 headers; the limit is 64"),
             (NewMessage::new(vec![0; MAX_PAYLOAD_BYTES + 1]), "the payload has 16777217 bytes"),
@@ -238,6 +241,7 @@ mod tests {
             let error = bad.validate().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert!(error.to_string().contains(says), "{error}");
+            assert!(!error.to_string().contains("s3cret"), "{error}");
         }
         for good in
             [message(), NewMessage::new(vec![0; MAX_PAYLOAD_BYTES]), labels(64), message().with_key("k".repeat(1024))]

@@ -68,8 +68,8 @@ impl RetryPolicy {
 /// | [`ErrorKind::Query`] | none: the stream ends |
 /// | [`ErrorKind::Timeout`] | 2 retries, 50 ms × 1.5 up to 1 s, ± 20 % |
 ///
-/// The defaults are those of Hindsight's "conservative" configuration. An error that is not
-/// [transient](Error::is_transient), or of any other kind, ends the stream at once.
+/// An error of fetching or listening that is not [transient](Error::is_transient), or of any other kind, ends the stream at
+/// once. Whatever error the wake-ups yield, listening is tried again by the policy for connections, and decides.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetryConfig {
     connection: Option<RetryPolicy>,

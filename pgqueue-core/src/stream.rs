@@ -57,7 +57,9 @@ impl<S: Future<Output = ()>> ConsumeStream<S> {
     /// Ends the stream once `stop` resolves: no further delivery is yielded, also if one is ready. Deliveries in flight
     /// may still be settled. Replaces an earlier signal.
     ///
-    /// A `CancellationToken` of tokio-util stops it with `until(token.cancelled_owned())`.
+    /// A `CancellationToken` of tokio-util stops it with `until(token.cancelled_owned())`. The stream is `Unpin` only if the
+    /// signal is: to call `next` on it yourself, pin it first, as in `let mut stream = std::pin::pin!(stream);`. A
+    /// [`Worker`](crate::Worker) does so.
     pub fn until<F: Future<Output = ()>>(self, stop: F) -> ConsumeStream<F> {
         ConsumeStream { feed: self.feed, stop, requeued: self.requeued }
     }
@@ -73,10 +75,10 @@ impl<S: Future<Output = ()>> ConsumeStream<S> {
 
     /// Sets what a requeued delivery means for this stream. Default: [`OnRequeue::Continue`].
     pub fn on_requeue(mut self, policy: OnRequeue) -> Self {
-        self.requeued = match policy {
-            OnRequeue::Continue => None,
-            OnRequeue::Stop => Some(Arc::default()),
-        };
+        match policy {
+            OnRequeue::Continue => self.requeued = None,
+            OnRequeue::Stop => drop(self.requeued.get_or_insert_default()),
+        }
         self
     }
 

@@ -27,8 +27,8 @@ impl Topic {
         Self { name: name.into(), buckets: 16, dedup_window: Duration::from_secs(24 * 60 * 60) }
     }
 
-    /// Sets into how many buckets keys are hashed: by-key subscriptions handle so many messages at a time. Fixed once the
-    /// topic exists. Default: 16.
+    /// Sets into how many buckets keys are hashed: by-key subscriptions handle so many messages at a time, and looking for
+    /// one costs a little for each bucket. Fixed once the topic exists. Default: 16.
     #[must_use]
     pub fn with_buckets(mut self, buckets: u16) -> Self {
         self.buckets = buckets;

@@ -35,6 +35,9 @@ use crate::{
 /// stream's policy is [`OnRequeue::Stop`](crate::OnRequeue::Stop). Handlers run concurrently on the task that runs the
 /// worker, not in parallel: run several workers, or spawn inside the handler, to use more cores.
 ///
+/// A handler is called again and again, so one that owns state clones it for each run:
+/// `move |job: Job<Order>| { let db = db.clone(); async move { … } }`.
+///
 /// ```
 /// use pgqueue_core::{Ack, BoxError, Job, PublisherExt, Subscription, Topic, Worker, subscribe};
 /// use pgqueue_memory::MemoryQueue;
@@ -54,6 +57,7 @@ use crate::{
 /// Worker::new(stream, greet).with_concurrency(4).run().await
 /// # }
 /// ```
+#[must_use = "a worker does nothing unless it is run"]
 pub struct Worker<T, H, S = Pending<()>> {
     stream: ConsumeStream<S>,
     concurrency: usize,
@@ -97,7 +101,8 @@ where
         Self::with_decoder(stream, Delivery::decode, handler)
     }
 
-    /// Makes a worker with a decoder of your own, for payloads that are not JSON.
+    /// Makes a worker with a decoder of your own, for payloads that are not JSON. Its error, best of
+    /// [`ErrorKind::Decode`], requeues the message as any failure does.
     pub fn with_decoder(
         stream: ConsumeStream<S>,
         decoder: impl Fn(&Delivery) -> Result<T> + Send + Sync + 'static,
@@ -109,28 +114,24 @@ where
     }
 
     /// Sets how many handlers may run at a time. Default: 16.
-    #[must_use]
     pub fn with_concurrency(mut self, handlers: usize) -> Self {
         self.concurrency = handlers;
         self
     }
 
     /// Sets how long one run of the handler may take before it is dropped and its message requeued. Default: no limit.
-    #[must_use]
     pub fn with_timeout(mut self, limit: Duration) -> Self {
         self.runner.timeout = Some(limit);
         self
     }
 
     /// Sets whether a handler is dropped when its delivery's lease is lost. Default: true.
-    #[must_use]
     pub fn with_cancel_on_lease_lost(mut self, cancel: bool) -> Self {
         self.runner.cancel_on_lease_lost = cancel;
         self
     }
 
     /// Reports every failed decode, handler run and settlement to `report`, beside `tracing`. Default: to nobody.
-    #[must_use]
     pub fn on_error(mut self, report: impl Fn(Failure<'_>) + Send + Sync + 'static) -> Self {
         self.runner.on_error = Box::new(report);
         self
@@ -197,7 +198,8 @@ where
         let decoded = catch_panic_now(Operation::Handle, || (self.decode)(&delivery));
         let held = Arc::new(Held::new(delivery));
         let handled = match decoded {
-            Ok(value) => self.handle(value, &held).await,
+            // Caught as a whole, since a handler that is cancelled may panic when it is dropped.
+            Ok(value) => catch_panic(Operation::Handle, self.handle(value, &held)).await,
             Err(error) => Err(error),
         };
         if let Err(error) = &handled {
@@ -217,39 +219,37 @@ where
         let job = Job::new(value, Arc::clone(held));
         // Asked for before the handler may take the delivery.
         let lease_lost = match self.cancel_on_lease_lost {
-            true => catch_panic_now(Operation::Handle, || Ok(held.lease_lost()))?,
+            true => held.lease_lost(),
             false => future::pending().boxed(),
         };
-        let lease_lost = catch_panic(Operation::Handle, async {
+        let lease_lost = async {
             lease_lost.await;
             if held.is_taken() {
                 future::pending::<()>().await; // what the handler settles itself is its own affair
             }
-            Ok(())
-        });
-        let handler = catch_panic(Operation::Handle, async {
+        };
+        let handler = async {
             (self.handler)(job).await.map_err(|error| {
                 let message = format!("the handler failed on message {}", held.messages()[0].id());
                 Error::new(ErrorKind::Handler, message).with_source(error)
             })
-        });
+        };
         let limited = async {
             match self.timeout {
                 Some(limit) => tokio::time::timeout(limit, handler).await.unwrap_or_else(|_| {
                     let message =
                         format!("the handler of message {} took more than {limit:?}", held.messages()[0].id());
-                    Err(Error::new(ErrorKind::Timeout, message).during(Operation::Handle))
+                    Err(Error::new(ErrorKind::Timeout, message))
                 }),
                 None => handler.await,
             }
         };
         match future::select(pin!(limited), pin!(lease_lost)).await {
             Either::Left((handled, _)) => handled,
-            Either::Right((Err(error), _)) => Err(error),
-            Either::Right((Ok(()), _)) => {
+            Either::Right(((), _)) => {
                 let message =
                     format!("the lease of message {} was lost and its handler cancelled", held.messages()[0].id());
-                Err(Error::new(ErrorKind::LeaseLost, message).during(Operation::Handle))
+                Err(Error::new(ErrorKind::LeaseLost, message))
             }
         }
     }

@@ -4,14 +4,19 @@ use std::time::Duration;
 
 use pgqueue_core::{Ack, ErrorKind};
 
-use crate::{expect::refused, failure::CaseResult, kit::Kit};
+use crate::{
+    expect::refused,
+    failure::CaseResult,
+    kit::{Kit, LEASE},
+};
 
+/// Not even when the lease it was handed out under would have ended.
 pub(super) async fn acknowledged_message_is_not_redelivered(kit: &Kit) -> CaseResult {
-    let subscription = kit.subscription();
+    let subscription = kit.subscription().with_lease(LEASE);
     let mut stream = kit.consume(&subscription).await?;
     kit.publish(["a"]).await?;
     kit.handle(&mut stream, ["a"]).await?;
-    kit.nothing(&mut stream).await?;
+    kit.nothing_for(&mut stream, 2 * LEASE).await?;
     drop(stream);
     kit.nothing(&mut kit.consume(&subscription).await?).await
 }

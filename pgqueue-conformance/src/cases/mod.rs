@@ -119,7 +119,7 @@ cases! {
     crash::acknowledgement_outlives_a_crash if Leases;
     crash::expired_lease_is_redelivered if Leases;
     crash::abandoned_run_comes_back_one_by_one if Leases + Attempts + TotalOrder + Batch;
-    crash::heartbeat_keeps_a_long_handler_alone if Leases + Concurrent;
+    crash::heartbeat_keeps_a_long_handler_alone if Concurrent;
     crash::lost_lease_tells_the_handler if Leases;
     crash::token_of_a_lost_claim_is_never_valid_again if Leases;
 

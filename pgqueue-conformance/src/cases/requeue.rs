@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub(super) async fn requeued_message_is_redelivered(kit: &Kit) -> CaseResult {
-    let mut stream = kit.consume(&kit.subscription()).await?;
+    let mut stream = kit.consume(&kit.subscription().with_lease(FOREVER)).await?; // no lease that ends helps
     let ids = kit.publish(["a"]).await?;
     kit.receive(&mut stream, "a").await?.requeue().await?;
     let again = kit.receive(&mut stream, "a").await?;
@@ -21,9 +21,10 @@ pub(super) async fn requeued_message_is_redelivered(kit: &Kit) -> CaseResult {
     kit.nothing(&mut stream).await
 }
 
-/// At once, whatever the backoff.
+/// At once, whatever the backoff and the lease.
 pub(super) async fn dropped_delivery_is_redelivered(kit: &Kit) -> CaseResult {
-    let mut stream = kit.consume(&kit.subscription().with_backoff(Backoff::fixed(FOREVER))).await?;
+    let subscription = kit.subscription().with_backoff(Backoff::fixed(FOREVER)).with_lease(FOREVER);
+    let mut stream = kit.consume(&subscription).await?;
     kit.publish(["a"]).await?;
     drop(kit.receive(&mut stream, "a").await?);
     kit.handle(&mut stream, ["a"]).await?;
@@ -31,7 +32,7 @@ pub(super) async fn dropped_delivery_is_redelivered(kit: &Kit) -> CaseResult {
 }
 
 pub(super) async fn dropped_delivery_wakes_another_consumer(kit: &Kit) -> CaseResult {
-    let subscription = kit.subscription().with_backoff(Backoff::fixed(FOREVER));
+    let subscription = kit.subscription().with_backoff(Backoff::fixed(FOREVER)).with_lease(FOREVER);
     let mut stream = kit.consume(&subscription).await?;
     kit.publish(["a"]).await?;
     let delivery = kit.receive(&mut stream, "a").await?;

@@ -74,6 +74,26 @@ async fn a_panic_in_a_handler_requeues_its_message() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_panic_in_a_handler_that_is_dropped_requeues_its_message() {
+    struct Boom;
+
+    impl Drop for Boom {
+        fn drop(&mut self) {
+            panic!("boom");
+        }
+    }
+
+    let slow = async |job: Job<u32>| {
+        if job.value == 1 {
+            let _boom = Boom;
+            idle().await;
+        }
+        Ok(Ack::Ok)
+    };
+    assert_survives(Script::default(), |stream| Worker::new(stream, slow).with_timeout(seconds(1))).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_in_the_decoder_requeues_its_message() {
     let decoder = |delivery: &Delivery| {
         let value = delivery.decode()?;
