@@ -20,24 +20,26 @@ use crate::{lease::ConsumerId, store::Store, wakeups::wakeups};
 /// [`pause_heartbeat`](Self::pause_heartbeat) and [`crash`](Self::crash) simulate one that is frozen or killed.
 pub struct MemorySubscription {
     store: Arc<Store>,
-    options: Subscription,
     consumer: Arc<Consumer>,
 }
 
 /// What a consumer and its deliveries share.
 pub(crate) struct Consumer {
-    id: ConsumerId,
-    subscription: Arc<str>,
+    pub(crate) id: ConsumerId,
+    /// The subscription it wants; another of the same name is none of its business.
+    pub(crate) wanted: Subscription,
+    /// Whether it does not beat. Changes under the store's lock only.
+    silent: AtomicBool,
     crashed: AtomicBool,
 }
 
 impl Consumer {
-    pub(crate) fn id(&self) -> ConsumerId {
-        self.id
+    pub(crate) fn subscription(&self) -> &str {
+        self.wanted.name()
     }
 
-    pub(crate) fn subscription(&self) -> &str {
-        &self.subscription
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
     }
 
     pub(crate) fn has_crashed(&self) -> bool {
@@ -46,11 +48,11 @@ impl Consumer {
 }
 
 impl MemorySubscription {
-    pub(crate) fn new(store: Arc<Store>, options: Subscription) -> Self {
+    pub(crate) fn new(store: Arc<Store>, wanted: Subscription) -> Self {
         static LAST_ID: AtomicU64 = AtomicU64::new(0);
         let id = LAST_ID.fetch_add(1, Ordering::Relaxed);
-        let consumer = Consumer { id, subscription: options.name().into(), crashed: AtomicBool::new(false) };
-        Self { store, options, consumer: Arc::new(consumer) }
+        let consumer = Consumer { id, wanted, silent: AtomicBool::new(false), crashed: AtomicBool::new(false) };
+        Self { store, consumer: Arc::new(consumer) }
     }
 
     /// Stops renewing this consumer's leases, as when its process is frozen. They end after
@@ -60,9 +62,9 @@ impl MemorySubscription {
         self.set_beating(false);
     }
 
-    /// Renews the leases that this consumer still has, from now on.
+    /// Renews the leases that this consumer still has, from now on. A consumer that [crashed](Self::crash) stays silent.
     pub fn resume_heartbeat(&self) {
-        self.set_beating(true);
+        self.set_beating(!self.consumer.has_crashed());
     }
 
     /// Lets this consumer die as its process would: its leases are not renewed, and dropping its deliveries releases
@@ -74,7 +76,11 @@ impl MemorySubscription {
 
     fn set_beating(&self, beating: bool) {
         let (mut state, now) = self.store.lock();
-        if let Ok(subscription) = state.advance(self.options.name(), now) {
+        // First, so that leases which ended while it was silent stay lost.
+        let subscription = state.advance(self.consumer.subscription(), now);
+        let was_silent = self.consumer.silent.swap(!beating, Ordering::Relaxed);
+        // Who was silent before is not heard later for falling silent again.
+        if let (Ok(subscription), true) = (subscription, was_silent == beating) {
             subscription.set_beating(self.consumer.id, beating, now);
         }
     }
@@ -83,11 +89,11 @@ impl MemorySubscription {
 #[async_trait]
 impl SubscriptionDriver for MemorySubscription {
     async fn insert_subscription(&self) -> Result<()> {
-        self.store.lock().0.insert_subscription(&self.options)
+        self.store.insert_subscription(&self.consumer.wanted)
     }
 
     async fn listen(&self) -> Result<Wakeups> {
-        wakeups(Arc::clone(&self.store), Arc::clone(&self.consumer.subscription))
+        wakeups(Arc::clone(&self.store), Arc::clone(&self.consumer))
     }
 
     async fn fetch_pending(&self) -> Result<Option<Delivery>> {
@@ -97,6 +103,6 @@ impl SubscriptionDriver for MemorySubscription {
 
 impl fmt::Debug for MemorySubscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemorySubscription").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("MemorySubscription").field("wanted", &self.consumer.wanted).finish_non_exhaustive()
     }
 }

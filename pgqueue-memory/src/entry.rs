@@ -10,8 +10,8 @@ use crate::clock::Now;
 pub(crate) struct Entry {
     /// The number behind the message's id.
     pub(crate) id: u64,
-    /// The number behind the message's position: the order of the log.
-    pub(crate) position: u64,
+    /// The how manyth message of its subscription it is: the order of the log, redriven ones at its end.
+    pub(crate) arrival: u64,
     pub(crate) attempts: u32,
     message: Message,
     last_delivered_at: Option<SystemTime>,
@@ -19,8 +19,8 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn new(id: u64, position: u64, message: Message) -> Self {
-        Self { id, position, attempts: 0, message, last_delivered_at: None, last_requeued_at: None }
+    pub(crate) fn new(id: u64, message: Message) -> Self {
+        Self { id, arrival: 0, attempts: 0, message, last_delivered_at: None, last_requeued_at: None }
     }
 
     /// The message as it stands: before its first delivery its attempt is 0.
@@ -47,5 +47,7 @@ impl Entry {
     /// Starts over, as if never delivered.
     pub(crate) fn reset(&mut self) {
         self.attempts = 0;
+        self.last_delivered_at = None;
+        self.last_requeued_at = None;
     }
 }

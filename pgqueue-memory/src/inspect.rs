@@ -4,14 +4,17 @@ use std::{future::Future, sync::Arc};
 
 use pgqueue_core::{Ack, BoxError, Error, ErrorKind, Job, Message, MessageId, Result, Worker, subscribe};
 use serde::de::DeserializeOwned;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     queue::{MemoryQueue, managing},
+    store::sleep_until,
     subscription_state::SubscriptionState,
 };
 
 impl MemoryQueue {
-    /// Returns the messages that wait for a consumer of `subscription`, those that wait for a retry included, in log order.
+    /// Returns the messages that wait for a consumer of `subscription`, those that wait for a retry included, in log order, redriven
+    /// ones last.
     /// Their attempt counts the deliveries so far.
     ///
     /// # Errors
@@ -28,7 +31,8 @@ impl MemoryQueue {
         managing(self.advanced(subscription, |subscription| subscription.in_flight()))
     }
 
-    /// Returns the latest 10,000 messages that consumers of `subscription` answered with OK, in the order they did.
+    /// Returns the latest 10,000 messages that consumers of `subscription` answered with OK, in the order they did. Their
+    /// payloads stay in memory until then.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is no such subscription.
@@ -54,7 +58,7 @@ impl MemoryQueue {
     }
 
     /// Waits until a consumer of `subscription` answered the message with OK; at once if one did already. Returns the
-    /// message with its last attempt.
+    /// message with its last attempt. Waits for as long as nobody consumes: `tokio::time::timeout` sets an end.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the message is not of this subscription, or is not among its latest 10,000
@@ -64,16 +68,16 @@ impl MemoryQueue {
     /// The future changes nothing.
     pub async fn wait_acked(&self, subscription: &str, id: &MessageId) -> Result<Message> {
         loop {
-            let mut settled = {
+            let change = {
                 let (mut state, now) = self.store.lock();
                 managing(state.advance(subscription, now).map(drop))?;
                 let held = managing(state.subscription(subscription))?;
                 if !state.is_unsettled(held, id) {
                     return managing(outcome(held, id));
                 }
-                held.settled()
+                Change::of(held)
             };
-            settled.changed().await.map_err(|_| Error::subscription_not_found(subscription))?;
+            change.await_it().await;
         }
     }
 
@@ -86,26 +90,28 @@ impl MemoryQueue {
         let (store, name): (_, Arc<str>) = (Arc::clone(&self.store), subscription.into());
         async move {
             loop {
-                let mut settled = {
+                let change = {
                     let (mut state, now) = store.lock();
                     let Ok(subscription) = state.advance(&name, now) else { return };
                     if subscription.is_idle(now.instant) {
                         return;
                     }
-                    subscription.settled()
+                    Change::of(subscription)
                 };
-                if settled.changed().await.is_err() {
-                    return;
-                }
+                change.await_it().await;
             }
         }
     }
 
     /// Runs `handler` on the messages of a subscription, one at a time, until nothing is due. What the handler requeues
-    /// with a delay, or fails on, stays for later.
+    /// with a delay, or fails on, stays for later. Waits for what other consumers have in hand.
+    ///
+    /// A handler that fails or panics, or is never called because a payload cannot be decoded, is no error here, as it is
+    /// none to a [`Worker`]: look at [`pending`](Self::pending), [`acked`](Self::acked) and
+    /// [`dead_letters`](Self::dead_letters) afterwards, and keep assertions out of the handler.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if there is no such subscription.
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such subscription; else as [`Worker::run`].
     ///
     /// # Cancel safety
     /// Dropping the future drops the handler; its message is requeued at once.
@@ -119,6 +125,29 @@ impl MemoryQueue {
         let options = managing(self.advanced(subscription, |subscription| subscription.options.clone()))?;
         let stream = subscribe(self.subscription(options)).await?.until(self.idle(subscription));
         Worker::new(stream, handler).with_concurrency(1).run().await
+    }
+}
+
+/// What may change how the messages of a subscription stand: an answer, or a lease that ends without one.
+struct Change {
+    settled: watch::Receiver<()>,
+    deadlines: watch::Receiver<()>,
+    next_deadline: Option<Instant>,
+}
+
+impl Change {
+    fn of(subscription: &SubscriptionState) -> Self {
+        let (settled, deadlines) = (subscription.settled(), subscription.deadlines());
+        Self { settled, deadlines, next_deadline: subscription.next_deadline() }
+    }
+
+    /// Waits for it, or for the end of the subscription.
+    async fn await_it(mut self) {
+        tokio::select! {
+            _ = self.settled.changed() => {}
+            _ = self.deadlines.changed() => {}
+            () = sleep_until(self.next_deadline) => {}
+        }
     }
 }
 

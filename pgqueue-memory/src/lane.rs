@@ -14,10 +14,10 @@ use crate::entry::Entry;
 pub(crate) struct Lane {
     ordered: bool,
     in_hand: usize,
-    /// Runs that came back, the next one first: in log order if the lane is ordered (`None` as instant), else as they
+    /// Runs that came back, the next one first: in order of arrival if the lane is ordered (`None` as instant), else as they
     /// become due.
     returned: BTreeMap<(Option<Instant>, u64), Run>,
-    /// Messages that were never handed out, in log order.
+    /// Messages that were never handed out, in order of arrival.
     fresh: VecDeque<Entry>,
 }
 
@@ -83,7 +83,7 @@ impl Lane {
     /// Lets messages wait as one run until `due`.
     pub(crate) fn put_back(&mut self, due: Instant, entries: Vec<Entry>) {
         if let Some(first) = entries.first() {
-            let key = ((!self.ordered).then_some(due), first.position);
+            let key = ((!self.ordered).then_some(due), first.arrival);
             self.returned.insert(key, Run { due, entries });
         }
     }

@@ -18,7 +18,7 @@ pub(crate) struct Lease {
     pub(crate) lane: usize,
     pub(crate) entries: Vec<Entry>,
     /// When it ends unless its consumer beats. `None` while the consumer does: in one process a beat cannot fail.
-    deadline: Option<Instant>,
+    pub(crate) deadline: Option<Instant>,
 }
 
 /// All leases of a subscription.
@@ -29,8 +29,9 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    pub(crate) fn insert(&mut self, id: LeaseId, consumer: ConsumerId, lane: usize, entries: Vec<Entry>) {
-        self.leases.insert(id, Lease { consumer, lane, entries, deadline: None });
+    pub(crate) fn insert(&mut self, id: LeaseId, lease: Lease) {
+        self.deadlines.extend(lease.deadline.map(|deadline| (deadline, id)));
+        self.leases.insert(id, lease);
     }
 
     pub(crate) fn get(&self, id: LeaseId) -> Option<&Lease> {
@@ -68,11 +69,5 @@ impl Leases {
     /// When the next lease ends.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
-    }
-}
-
-impl Lease {
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.deadline
     }
 }

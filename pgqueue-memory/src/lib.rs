@@ -1,6 +1,6 @@
 //! pgqueue in memory: the whole queue without a server, for tests of handlers and for trying things out.
 //!
-//! It keeps every promise of the servers but durability, and passes the same conformance kit. Time is tokio's, so a test
+//! It keeps every promise of the contract but durability, as the conformance kit shows. Time is tokio's, so a test
 //! of a retry an hour away takes a millisecond:
 //!
 //! ```

@@ -70,7 +70,8 @@ impl MemoryQueue {
     /// # Cancel safety
     /// The future never waits: once polled it is done.
     pub async fn delete_topic(&self, name: &str) -> Result<()> {
-        managing(self.store.lock().0.delete_topic(name))
+        let gone = self.store.lock().0.delete_topic(name);
+        managing(gone.map(drop))
     }
 
     /// Makes a consumer of a subscription: the driver for [`subscribe`](pgqueue_core::subscribe), which inserts it.
@@ -101,7 +102,7 @@ impl MemoryQueue {
     /// # Cancel safety
     /// The future never waits: once polled it is done.
     pub async fn insert_subscription(&self, subscription: &Subscription) -> Result<()> {
-        managing(self.store.lock().0.insert_subscription(subscription))
+        managing(self.store.insert_subscription(subscription))
     }
 
     /// Sets the batch, lease and backoff of a subscription that exists, from the next delivery on.
@@ -113,11 +114,11 @@ impl MemoryQueue {
     /// # Cancel safety
     /// The future never waits: once polled it is done.
     pub async fn alter_subscription(&self, subscription: &Subscription) -> Result<()> {
-        managing(self.store.lock().0.alter_subscription(subscription))
+        managing(self.store.alter_subscription(subscription))
     }
 
     /// Deletes a subscription with its messages and dead letters. Its consumers' streams end with
-    /// [`NotFound`](pgqueue_core::ErrorKind::NotFound).
+    /// [`NotFound`](pgqueue_core::ErrorKind::NotFound), or go on with its successor if the same is inserted again at once.
     ///
     /// # Errors
     /// [`NotFound`](pgqueue_core::ErrorKind::NotFound) if there is none of this name.
@@ -125,7 +126,8 @@ impl MemoryQueue {
     /// # Cancel safety
     /// The future never waits: once polled it is done.
     pub async fn delete_subscription(&self, name: &str) -> Result<()> {
-        managing(self.store.lock().0.delete_subscription(name))
+        let gone = self.store.lock().0.delete_subscription(name);
+        managing(gone.map(drop))
     }
 
     /// Returns the messages that a subscription gave up, oldest first.
@@ -173,7 +175,7 @@ impl MemoryQueue {
     /// # Cancel safety
     /// The future never waits: once polled it is done.
     pub async fn purge_dead_letters(&self, subscription: &str) -> Result<usize> {
-        managing(self.advanced(subscription, SubscriptionState::purge))
+        managing(self.advanced(subscription, SubscriptionState::purge)).map(|purged| purged.len())
     }
 
     /// Does something with a subscription as it stands now.

@@ -38,7 +38,7 @@ impl Store {
         Self { clock: Clock::start(), state: Mutex::default() }
     }
 
-    /// Locks the state. Nothing under the lock calls foreign code, so a poisoned lock holds a whole state.
+    /// Locks the state. No handler and no driver runs under the lock, so a poisoned lock holds a whole state.
     pub(crate) fn lock(&self) -> (MutexGuard<'_, State>, Now) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         (state, self.clock.now())
@@ -53,15 +53,23 @@ impl Store {
         Ok(ids)
     }
 
+    pub(crate) fn insert_subscription(&self, wanted: &Subscription) -> Result<()> {
+        let (mut state, now) = self.lock();
+        state.insert_subscription(wanted, now)
+    }
+
+    pub(crate) fn alter_subscription(&self, wanted: &Subscription) -> Result<()> {
+        let (mut state, now) = self.lock();
+        state.alter_subscription(wanted, now)
+    }
+
     /// Hands the next run of a subscription to a consumer.
     pub(crate) fn claim(self: &Arc<Self>, consumer: &Arc<Consumer>) -> Result<Option<Delivery>> {
-        let name = consumer.subscription();
         let (mut state, now) = self.lock();
-        state.advance(name, now)?;
         state.last_lease += 1;
         let lease = state.last_lease;
-        let subscription = state.subscription_mut(name)?;
-        let Some(mut messages) = subscription.claim(lease, consumer.id(), now) else { return Ok(None) };
+        let subscription = state.consumed_by(consumer, now)?;
+        let Some(mut messages) = subscription.claim(lease, consumer, now) else { return Ok(None) };
         let batch = subscription.options.batch() > 1 || messages.len() > 1;
         drop(state); // a delivery that is dropped locks again
 
@@ -146,17 +154,19 @@ impl State {
         Ok(())
     }
 
-    pub(crate) fn delete_topic(&mut self, name: &str) -> Result<()> {
+    /// Takes a topic out with its subscriptions, to be dropped outside the lock: there may be much of it.
+    pub(crate) fn delete_topic(&mut self, name: &str) -> Result<impl Sized + use<>> {
         let topic = self.topics.remove(name).ok_or_else(|| Error::topic_not_found(name))?;
-        self.subscriptions.retain(|name, _| !topic.subscriptions.contains(name));
-        Ok(())
+        let subscriptions: Vec<_> = topic.subscriptions.iter().map(|name| self.subscriptions.remove(name)).collect();
+        Ok((topic, subscriptions))
     }
 
-    pub(crate) fn insert_subscription(&mut self, wanted: &Subscription) -> Result<()> {
+    fn insert_subscription(&mut self, wanted: &Subscription, now: Now) -> Result<()> {
         wanted.validate()?;
         if self.subscriptions.contains_key(wanted.name()) {
-            return self.alter_subscription(wanted);
+            return self.alter_subscription(wanted, now);
         }
+        self.advance_topic(wanted.topic(), now)?; // what is due by now came before it
         let topic = self.topic_mut(wanted.topic())?;
         let name: Arc<str> = wanted.name().into();
         topic.subscriptions.push(Arc::clone(&name));
@@ -165,18 +175,19 @@ impl State {
         Ok(())
     }
 
-    pub(crate) fn alter_subscription(&mut self, wanted: &Subscription) -> Result<()> {
+    fn alter_subscription(&mut self, wanted: &Subscription, now: Now) -> Result<()> {
         wanted.validate()?;
-        let existing = self.subscription_mut(wanted.name())?;
+        let existing = self.advance(wanted.name(), now)?; // what was due by now goes by the old options
         existing.options.ensure_same_identity(wanted)?;
         existing.options = wanted.clone();
         Ok(())
     }
 
-    pub(crate) fn delete_subscription(&mut self, name: &str) -> Result<()> {
+    /// Takes a subscription out, to be dropped outside the lock.
+    pub(crate) fn delete_subscription(&mut self, name: &str) -> Result<impl Sized + use<>> {
         let gone = self.subscriptions.remove(name).ok_or_else(|| Error::subscription_not_found(name))?;
         self.topic_mut(gone.options.topic())?.subscriptions.retain(|other| **other != *name);
-        Ok(())
+        Ok(gone)
     }
 
     /// Publishes one message, now or when it is due; the caller [rings](Self::ring).
@@ -204,7 +215,7 @@ impl State {
         let message =
             Message::new(message_id(id), Position::new(format!("{position:020}")), topic, message, published_at);
         for name in self.topic(topic)?.subscriptions.clone() {
-            self.subscription_mut(&name)?.push(Entry::new(id, position, message.clone()));
+            self.subscription_mut(&name)?.push(Entry::new(id, message.clone()));
         }
         Ok(())
     }
@@ -237,6 +248,13 @@ impl State {
         }
         let subscription = self.subscription_mut(subscription)?;
         subscription.expire(now);
+        Ok(subscription)
+    }
+
+    /// Like [`advance`](Self::advance), for a consumer that wants this very subscription.
+    pub(crate) fn consumed_by(&mut self, consumer: &Consumer, now: Now) -> Result<&mut SubscriptionState> {
+        let subscription = self.advance(consumer.subscription(), now)?;
+        subscription.options.ensure_same_identity(&consumer.wanted)?;
         Ok(subscription)
     }
 

@@ -7,6 +7,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     clock::Now,
+    consumer::Consumer,
     entry::Entry,
     lane::Lane,
     lease::{ConsumerId, Lease, LeaseId, Leases},
@@ -23,8 +24,8 @@ pub(crate) struct SubscriptionState {
     /// Where the next claim looks first, so that no lane starves another.
     next_lane: usize,
     leases: Leases,
-    /// Consumers that do not beat.
-    silent: HashSet<ConsumerId>,
+    /// How many messages came, redriven ones again.
+    arrivals: u64,
     /// The ids of all messages that are waiting or in hand.
     unsettled: HashSet<u64>,
     /// The latest [`ACKED_HISTORY`], oldest first.
@@ -50,7 +51,7 @@ impl SubscriptionState {
             lanes: (0..lanes).map(|_| Lane::new(ordered)).collect(),
             next_lane: 0,
             leases: Leases::default(),
-            silent: HashSet::new(),
+            arrivals: 0,
             unsettled: HashSet::new(),
             acked: VecDeque::new(),
             dead: Vec::new(),
@@ -61,7 +62,9 @@ impl SubscriptionState {
     }
 
     /// Appends a published message. The caller [rings](Self::ring) once it appended all.
-    pub(crate) fn push(&mut self, entry: Entry) {
+    pub(crate) fn push(&mut self, mut entry: Entry) {
+        self.arrivals += 1;
+        entry.arrival = self.arrivals;
         let lane = self.lane_of(&entry);
         self.unsettled.insert(entry.id);
         self.lanes[lane].push(entry);
@@ -81,7 +84,7 @@ impl SubscriptionState {
     }
 
     /// Hands the next run to a consumer, as the lease `id`.
-    pub(crate) fn claim(&mut self, id: LeaseId, consumer: ConsumerId, now: Now) -> Option<Vec<Message>> {
+    pub(crate) fn claim(&mut self, id: LeaseId, consumer: &Consumer, now: Now) -> Option<Vec<Message>> {
         let lanes = self.lanes.len();
         let order = (0..lanes).map(|n| (self.next_lane + n) % lanes);
         let batch = self.options.batch();
@@ -90,11 +93,8 @@ impl SubscriptionState {
         self.next_lane = (lane + 1) % lanes;
 
         let messages = entries.iter_mut().map(|entry| entry.hand_out(now)).collect();
-        self.leases.insert(id, consumer, lane, entries);
-        if self.silent.contains(&consumer) {
-            let deadline = now.after(self.options.lease());
-            self.leases.set_deadline(|lease| lease.consumer == consumer && lease.deadline().is_none(), Some(deadline));
-        }
+        let deadline = consumer.is_silent().then(|| now.after(self.options.lease()));
+        self.leases.insert(id, Lease { consumer: consumer.id, lane, entries, deadline });
         Some(messages)
     }
 
@@ -178,13 +178,7 @@ impl SubscriptionState {
 
     /// Sets whether a consumer beats; if not, its leases end after the subscription's lease time.
     pub(crate) fn set_beating(&mut self, consumer: ConsumerId, beating: bool, now: Now) {
-        let deadline = if beating {
-            self.silent.remove(&consumer);
-            None
-        } else {
-            self.silent.insert(consumer);
-            Some(now.after(self.options.lease()))
-        };
+        let deadline = (!beating).then(|| now.after(self.options.lease()));
         self.leases.set_deadline(|lease| lease.consumer == consumer, deadline);
         // Whoever waits for one of them must look at them again.
         self.ring();
@@ -209,7 +203,7 @@ impl SubscriptionState {
 
     /// Whether a lease is still held, and when it will end.
     pub(crate) fn deadline(&self, id: LeaseId) -> Option<Option<Instant>> {
-        self.leases.get(id).map(Lease::deadline)
+        self.leases.get(id).map(|lease| lease.deadline)
     }
 
     pub(crate) fn bell(&self) -> watch::Receiver<()> {
@@ -238,11 +232,11 @@ impl SubscriptionState {
     }
 
     pub(crate) fn pending(&self) -> Vec<Message> {
-        in_log_order(self.lanes.iter().flat_map(Lane::waiting))
+        in_order_of_arrival(self.lanes.iter().flat_map(Lane::waiting))
     }
 
     pub(crate) fn in_flight(&self) -> Vec<Message> {
-        in_log_order(self.leases.values().flat_map(|lease| &lease.entries))
+        in_order_of_arrival(self.leases.values().flat_map(|lease| &lease.entries))
     }
 
     pub(crate) fn acked(&self) -> impl DoubleEndedIterator<Item = &Message> {
@@ -265,13 +259,19 @@ impl SubscriptionState {
         count
     }
 
-    pub(crate) fn purge(&mut self) -> usize {
-        self.dead.drain(..).count()
+    /// Takes out all dead letters, to be dropped outside the lock.
+    pub(crate) fn purge(&mut self) -> Vec<impl Sized + use<>> {
+        std::mem::take(&mut self.dead)
+    }
+
+    /// When the next lease ends by itself.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.leases.next_deadline()
     }
 }
 
-fn in_log_order<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<Message> {
+fn in_order_of_arrival<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<Message> {
     let mut entries: Vec<_> = entries.collect();
-    entries.sort_unstable_by_key(|entry| entry.position);
+    entries.sort_unstable_by_key(|entry| entry.arrival);
     entries.into_iter().map(Entry::message).collect()
 }

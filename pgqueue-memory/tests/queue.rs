@@ -260,6 +260,79 @@ async fn paused_heartbeat_loses_leases_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn crashed_consumer_stays_dead_whatever_becomes_of_its_subscription() {
+    let queue = queue(|s| s).await;
+    let crashed = queue.subscription(Subscription::new("s", "t"));
+    crashed.crash();
+    queue.delete_subscription("s").await.unwrap();
+    crashed.insert_subscription().await.unwrap();
+    publish(&queue, &["a"]).await;
+    drop(fetch(&crashed).await);
+    crashed.resume_heartbeat();
+    advance(Duration::from_secs(6)).await;
+    assert_eq!(payloads(&queue.pending("s").unwrap()), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_ends_when_a_message_dies_with_its_consumer() {
+    let queue = queue(|s| s.with_backoff(Backoff::default().with_max_attempts(1))).await;
+    let ids = publish(&queue, &["a"]).await;
+    let crashed = queue.subscription(Subscription::new("s", "t"));
+    let held = fetch(&crashed).await;
+    let (died, _, ()) = tokio::join!(
+        timeout(HOUR, queue.wait_acked("s", &ids[0])),
+        timeout(HOUR, queue.idle("s")).map(|idle| idle.expect("nothing is in flight any more")),
+        async { crashed.crash() },
+    );
+    assert_eq!(died.expect("it is dead").unwrap_err().kind(), ErrorKind::Conflict);
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_due_before_a_subscription_is_not_for_it() {
+    let queue = queue(|s| s).await;
+    queue.publish_one("t", NewMessage::new("early").with_delay(HOUR)).await.unwrap();
+    advance(2 * HOUR).await;
+    queue.insert_subscription(&Subscription::new("late", "t")).await.unwrap();
+    assert!(queue.pending("late").unwrap().is_empty());
+    assert_eq!(payloads(&queue.pending("s").unwrap()), ["early"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn successor_of_another_sort_ends_the_streams() {
+    let queue = queue(|s| s).await;
+    let mut stream = subscribe(queue.subscription(Subscription::new("s", "t"))).await.unwrap();
+    assert!(stream.next().now_or_never().is_none());
+    queue.delete_subscription("s").await.unwrap();
+    queue.insert_subscription(&Subscription::new("s", "t").with_order(Order::Total)).await.unwrap();
+    publish(&queue, &["a"]).await;
+    assert_eq!(stream.next().await.unwrap().unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test(start_paused = true)]
+async fn redriven_messages_stay_behind_what_waited() {
+    let total = |s: Subscription| s.with_order(Order::Total).with_backoff(Backoff::fixed(Duration::ZERO));
+    let queue = queue(|s| total(s).with_batch(4)).await;
+    publish(&queue, &["dead", "b", "c", "d"]).await;
+    let driver = queue.subscription(total(Subscription::new("s", "t")));
+    queue.alter_subscription(&total(Subscription::new("s", "t"))).await.unwrap();
+    fetch(&driver).await.settle(Ack::reject("bad")).await.unwrap();
+    queue.redrive("s").await.unwrap();
+
+    queue.alter_subscription(&total(Subscription::new("s", "t")).with_batch(4)).await.unwrap();
+    let all = fetch(&driver).await;
+    assert_eq!(payloads(all.messages()), ["b", "c", "d", "dead"]);
+    assert_eq!(all.messages()[3].last_delivered_at(), None, "it starts anew");
+    all.requeue().await.unwrap();
+    queue.alter_subscription(&total(Subscription::new("s", "t")).with_batch(3)).await.unwrap();
+    for run in [&["b", "c", "d"][..], &["dead"]] {
+        let delivery = fetch(&driver).await;
+        assert_eq!(payloads(delivery.messages()), run);
+        delivery.ok().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn dead_letters_are_listed_redriven_and_purged() {
     let queue = queue(|s| s.with_backoff(Backoff::fixed(Duration::ZERO).with_max_attempts(2))).await;
     let ids = publish(&queue, &["a", "b", "c"]).await;
