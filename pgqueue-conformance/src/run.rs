@@ -8,6 +8,9 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::{Capabilities, Capability, Case, Harness, cases};
 
+/// How many cases run at a time in real time, unless the arguments say otherwise: they wait more than they work.
+const THREADS: usize = 6;
+
 /// Runs every case that `capabilities` allows, each on a backend of its own that `make` makes.
 ///
 /// It understands the arguments of `cargo test`: names filter, `--test-threads` limits how many run at a time. Cases that
@@ -30,7 +33,11 @@ where
             .with_kind(kind)
             .with_ignored_flag(!missing.is_empty())
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+    let mut arguments = Arguments::from_args();
+    if !capabilities.claims(Capability::PausedClock) {
+        arguments.test_threads.get_or_insert(THREADS);
+    }
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
 fn run<Fut>(case: &Case, capabilities: Capabilities, make: impl Fn() -> Fut) -> Result<(), Failed>

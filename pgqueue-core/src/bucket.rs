@@ -12,10 +12,15 @@ use sha2::{Digest, Sha256};
 /// ```
 #[must_use]
 pub fn bucket(key: &str, buckets: u16) -> u16 {
-    let digest = Sha256::digest(key.as_bytes());
-    let head = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
-    let bucket = head % u32::from(buckets.max(1));
+    let bucket = key_hash(key) % u32::from(buckets.max(1));
     bucket as u16 // the remainder of a u16
+}
+
+/// Returns the number that spreads keys over buckets: see [`bucket`]. For drivers that leave the modulo to their store.
+#[must_use]
+pub fn key_hash(key: &str) -> u32 {
+    let digest = Sha256::digest(key.as_bytes());
+    u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ mod worker;
 pub use ack::{Ack, Requeue};
 pub use acker::Acker;
 pub use backoff::Backoff;
-pub use bucket::bucket;
+pub use bucket::{bucket, key_hash};
 pub use buffer::{BufferReceiver, BufferSender, BufferStats, OverflowPolicy, PushError, buffer};
 pub use dead_letter::DeadLetter;
 pub use delivery::Delivery;

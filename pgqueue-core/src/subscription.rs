@@ -6,8 +6,8 @@ use crate::{Backoff, Error, ErrorKind, Result, limits::check_name};
 
 /// A named subscription of a topic, and its options.
 ///
-/// Its topic and [order](Order) are its identity: inserting the same name again with others is an error. Batch, lease and
-/// backoff are operational: the last inserter's hold, from the next delivery on.
+/// Its topic and [order](Order) are its identity: inserting the same name again with others is an error. Batch, prefetch,
+/// lease and backoff are operational: the last inserter's hold, from the next delivery on.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,6 +24,7 @@ pub struct Subscription {
     topic: String,
     order: Order,
     batch: usize,
+    prefetch: usize,
     lease: Duration,
     backoff: Backoff,
 }
@@ -64,6 +65,7 @@ impl Subscription {
             topic: topic.into(),
             order: Order::default(),
             batch: 1,
+            prefetch: 100,
             lease: Duration::from_secs(6),
             backoff: Backoff::default(),
         }
@@ -80,6 +82,14 @@ impl Subscription {
     #[must_use]
     pub fn with_batch(mut self, messages: usize) -> Self {
         self.batch = messages;
+        self
+    }
+
+    /// Lets a consumer take up to `messages` messages in advance, where a driver's store makes that worthwhile. Others wait for
+    /// those; a consumer that stops gives them back at once. Default: 100.
+    #[must_use]
+    pub fn with_prefetch(mut self, messages: usize) -> Self {
+        self.prefetch = messages;
         self
     }
 
@@ -123,6 +133,12 @@ impl Subscription {
         self.batch
     }
 
+    /// Returns how many messages a consumer may take in advance.
+    #[must_use]
+    pub fn prefetch(&self) -> usize {
+        self.prefetch
+    }
+
     /// Returns for how long a consumer may be silent before its deliveries go to others.
     #[must_use]
     pub fn lease(&self) -> Duration {
@@ -145,6 +161,9 @@ impl Subscription {
         check_name("topic", &self.topic)?;
         if self.batch == 0 {
             return Err(refused("has a batch of 0 messages; it must be 1 or more"));
+        }
+        if self.prefetch == 0 {
+            return Err(refused("has a prefetch of 0 messages; it must be 1 or more"));
         }
         if self.lease.is_zero() {
             return Err(refused("has a lease of zero; it must be longer than a consumer's pause between two beats"));
@@ -183,6 +202,7 @@ mod tests {
             (Subscription::new("", "t"), "subscription \"\" is empty"),
             (Subscription::new("s", "x".repeat(300)), "has 300 bytes; the limit is 255"),
             (subscription().with_batch(0), "subscription \"s\" has a batch of 0 messages"),
+            (subscription().with_prefetch(0), "subscription \"s\" has a prefetch of 0 messages"),
             (subscription().with_lease(Duration::ZERO), "subscription \"s\" has a lease of zero"),
             (
                 subscription().with_backoff(Backoff::default().with_max_attempts(0)),

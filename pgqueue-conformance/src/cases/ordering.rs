@@ -71,8 +71,9 @@ pub(super) async fn delivery_in_flight_holds_back_its_key(kit: &Kit) -> CaseResu
 }
 
 pub(super) async fn delivery_in_flight_holds_back_its_key_from_others(kit: &Kit) -> CaseResult {
-    let mut stream = kit.consume(&by_key(kit)).await?;
-    let mut other = kit.consume(&by_key(kit)).await?;
+    let subscription = by_key(kit).with_prefetch(1); // or the one who has the first may have taken the second in advance
+    let mut stream = kit.consume(&subscription).await?;
+    let mut other = kit.consume(&subscription).await?;
     kit.publish_keyed(KEY, ["a", "b"]).await?;
     let first = kit.receive(&mut stream, "a").await?;
     let second = kit.wakes(&mut other, async { Ok(first.ok().await?) }).await?;
@@ -81,8 +82,9 @@ pub(super) async fn delivery_in_flight_holds_back_its_key_from_others(kit: &Kit)
 }
 
 pub(super) async fn total_order_has_one_delivery_in_flight(kit: &Kit) -> CaseResult {
-    let mut stream = kit.consume(&total(kit)).await?;
-    let mut other = kit.consume(&total(kit)).await?;
+    let subscription = total(kit).with_prefetch(1);
+    let mut stream = kit.consume(&subscription).await?;
+    let mut other = kit.consume(&subscription).await?;
     kit.publish_messages(of_keys(2, 2)).await?;
     let first = kit.receive(&mut stream, "0000").await?;
     kit.nothing(&mut stream).await?;

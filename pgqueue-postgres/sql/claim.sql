@@ -1,0 +1,504 @@
+-- Claiming: hands a run of messages to one consumer, in one round trip.
+
+-- The advisory lock of a lane: whoever moves its cursor, or adds a lease from elsewhere, holds it to the end of the transaction.
+create function pgqueue.lane_key(v_subscription bigint, v_lane int) returns bigint
+language sql stable
+return hashtextextended('pgqueue.lane ' || 'pgqueue.cursor'::regclass::oid || ' ' || v_subscription, v_lane);
+
+-- The next messages of a lane above `v_after`, in order; `v_bucket` is null where a lane has all. Stable: looks through the
+-- snapshot of the statement that calls it.
+create function pgqueue.fresh_ids(v_topic bigint, v_bucket int, v_after bigint, v_most int) returns bigint[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  if v_bucket is null then
+    return array(select id from pgqueue.log where topic = v_topic and id > v_after order by id limit v_most);
+  end if;
+  return array(
+    select id from pgqueue.log where topic = v_topic and bucket = v_bucket and id > v_after order by bucket, id limit v_most
+  );
+end
+$$;
+
+-- The messages of a lane at or below its top that its cursor could not see and this snapshot can, in order, at most one more
+-- than `v_most`. They are found by their transactions: those in progress then, and those that began before `upto` was drawn.
+create function pgqueue.late_ids(v_topic bigint, v_bucket int, c pgqueue.cursor, v_most int) returns bigint[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  return array(
+    with recursive began (xact) as (
+      -- From one transaction to the next, however many messages each has.
+      (
+        select xact from pgqueue.log
+        where topic = v_topic and xact >= pg_snapshot_xmax(c.seen) and xact < c.upto
+        order by xact limit 1
+      )
+      union all
+      select (
+        select l.xact from pgqueue.log l
+        where l.topic = v_topic and l.xact > b.xact and l.xact < c.upto
+        order by l.xact limit 1
+      )
+      from began b
+      where b.xact is not null
+    ), unseen (xact) as (
+      select pg_snapshot_xip(c.seen)
+      union all
+      select xact from began where xact is not null
+    )
+    select late.id
+    from unseen u
+    cross join lateral (
+      select l.id from pgqueue.log l
+      where l.topic = v_topic and l.xact = u.xact and l.id > coalesce(c.late_after, 0) and l.id <= c.top
+        and (v_bucket is null or l.bucket = v_bucket)
+      order by l.xact, l.id limit v_most + 1
+    ) late
+    where c.late_seen is null or pg_visible_in_snapshot(u.xact, c.late_seen)
+    order by late.id limit v_most + 1
+  );
+end
+$$;
+
+-- The last message of a topic above `v_after`, or `v_after`.
+create function pgqueue.last_id(v_topic bigint, v_after bigint) returns bigint
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  return coalesce((select id from pgqueue.log where topic = v_topic and id > v_after order by topic desc, id desc limit 1), v_after);
+end
+$$;
+
+-- What a look at a lane found: the run to hand out, and the cursor as it will be, whose `upto` (or `late_upto`) is null until it
+-- is drawn, after every look of the claim.
+create type pgqueue.looked as (
+  ids bigint[],
+  late boolean,
+  moved pgqueue.cursor
+);
+
+-- Looks at a lane that the caller has locked, without writing. Above the top it goes no further than `v_barrier`, if given.
+create function pgqueue.look(s pgqueue.subscription, c pgqueue.cursor, v_barrier bigint, v_most int) returns pgqueue.looked
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_bucket constant int := case when s.ordering = 'by key' then c.lane end;
+  v_late bigint[];
+  v_fresh bigint[];
+  v_last bigint;
+  v_seen pg_snapshot;
+begin
+  loop
+    -- One statement, one snapshot.
+    select pgqueue.late_ids(s.topic, v_bucket, c, v_most), pgqueue.fresh_ids(s.topic, v_bucket, c.top, v_most),
+           pgqueue.last_id(s.topic, c.top), pg_current_snapshot()
+      into v_late, v_fresh, v_last, v_seen;
+    exit when v_late <> '{}' or c.late_seen is null;
+    -- The latecomers of an earlier look are all out: what that look saw is what the cursor has seen. Look again.
+    c.seen := c.late_seen;
+    c.upto := c.late_upto;
+    c.late_seen := null;
+    c.late_upto := null;
+    c.late_after := null;
+  end loop;
+
+  if cardinality(v_late) > v_most then
+    -- More than the limit, from a giant transaction perhaps: page through them.
+    v_late := v_late[1:v_most];
+    if c.late_seen is null then
+      c.late_seen := v_seen;
+      c.late_upto := null;
+    end if;
+    c.late_after := v_late[v_most];
+    return (v_late, true, c);
+  elsif v_late <> '{}' then
+    c.seen := coalesce(c.late_seen, v_seen);
+    c.upto := c.late_upto;
+    c.late_seen := null;
+    c.late_upto := null;
+    c.late_after := null;
+    return (v_late, true, c);
+  end if;
+
+  if v_barrier is not null then
+    v_fresh := array(select id from unnest(v_fresh) id where id <= v_barrier);
+    v_last := least(v_last, v_barrier);
+  end if;
+  c.seen := v_seen;
+  c.upto := null;
+  c.top := case when cardinality(v_fresh) = v_most then v_fresh[v_most] else greatest(c.top, v_last) end;
+  return (v_fresh, false, c);
+end
+$$;
+
+-- Takes retries of an unordered lane that are due in hand, and returns their leases: several, a few whose last holder died, or one
+-- that has outlived two.
+create function pgqueue.hold_ready(s pgqueue.subscription, v_owner uuid, v_token uuid, v_most int, v_suspects boolean)
+returns bigint[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_suspect int;
+  v_held bigint[];
+  v_total bigint;
+  v_first pgqueue.lease;
+begin
+  select suspect into v_suspect from pgqueue.lease
+  where subscription = s.id and lane < 0 and ready_at is not null and ready_at <= v_now and (v_suspects or suspect = 0)
+  order by subscription, ready_at, id limit 1;
+  if not found then
+    return '{}';
+  end if;
+
+  with ready as (
+    select id, ready_at, cardinality(ids) as size from pgqueue.lease
+    where subscription = s.id and lane < 0 and ready_at is not null and ready_at <= v_now and suspect = v_suspect
+    order by subscription, ready_at, id
+    limit case v_suspect when 0 then v_most when 1 then least(v_most, 16) else 1 end
+    for update skip locked
+  ), counted as (
+    select id, row_number() over w as n, sum(size) over w as total from ready window w as (order by ready_at, id)
+  )
+  select array_agg(id order by n), max(total) into v_held, v_total from counted where n = 1 or total <= v_most;
+  if v_held is null then
+    return '{}';                                   -- others were faster
+  end if;
+  if v_total > v_most then
+    select * into v_first from pgqueue.lease where id = v_held[1];
+    perform pgqueue.split(v_first, v_most);
+    v_total := v_most;
+  end if;
+  perform pgqueue.hold(v_held, v_owner, v_token, v_total = 1);
+  return v_held;
+end
+$$;
+
+-- Takes leases in hand that the caller has locked.
+create function pgqueue.hold(v_leases bigint[], v_owner uuid, v_token uuid, v_alone boolean) returns void
+language sql
+set search_path = pg_catalog, pg_temp
+begin atomic
+  update pgqueue.lease
+  set token = v_token, owner = v_owner, claimed_at = clock_timestamp(), ready_at = null, alone = v_alone
+  where id = any (v_leases);
+end;
+
+-- Leaves at most `v_most` messages in a lease that is ready, and makes another of the rest.
+create function pgqueue.split(l pgqueue.lease, v_most int) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if cardinality(l.ids) <= v_most then
+    return;
+  end if;
+  insert into pgqueue.lease (subscription, lane, rank, claimed_at, ready_at, kept, ids, prior, delivered_at, requeued_at)
+  values (l.subscription, l.lane, case when l.rank = l.ids[1] then l.ids[v_most + 1] else l.rank end, l.claimed_at, l.ready_at, l.kept,
+          l.ids[v_most + 1:], l.prior[v_most + 1:], l.delivered_at, l.requeued_at);
+  update pgqueue.lease set ids = l.ids[:v_most], prior = l.prior[:v_most] where id = l.id;
+end
+$$;
+
+create type pgqueue.claimed as (
+  lease        bigint,                             -- null in the last row, which only says what to expect next
+  lane         int,
+  id           bigint,
+  scheduled    bigint,
+  attempt      int,
+  suspect      int,
+  delivered_at timestamptz,
+  requeued_at  timestamptz,
+  published_at timestamptz,
+  key          text,
+  kind         text,
+  tags         text[],
+  headers      text,
+  payload      bytea,
+  busy         boolean,                            -- last row: another consumer was claiming; look again soon
+  writers      boolean,                            -- last row: a publisher may have looked for sleepers before this consumer armed
+  wait_ms      bigint,                             -- last row: when the next retry is due, if nothing was handed out
+  batch        int,                                -- last row: options of the subscription as they are now
+  prefetch     int,
+  lease_ms     bigint
+);
+
+-- The messages of a run that is new in its lane: what `c.seen` sees from its first to its last, read as the range that it is.
+create function pgqueue.fresh_run(s pgqueue.subscription, c pgqueue.cursor, l pgqueue.lease) returns setof pgqueue.claimed
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  if s.ordering = 'by key' then
+    return query
+      select l.id, l.lane, m.id, m.scheduled, 1, 0, null::timestamptz, null::timestamptz, m.published_at, m.key, m.kind, m.tags,
+             m.headers::text, m.payload, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
+      from pgqueue.log m
+      where m.topic = s.topic and m.bucket = l.lane and m.id between l.ids[1] and l.ids[cardinality(l.ids)]
+        and pg_visible_in_snapshot(m.xact, c.seen)
+      order by m.bucket, m.id;
+  else
+    return query
+      select l.id, l.lane, m.id, m.scheduled, 1, 0, null::timestamptz, null::timestamptz, m.published_at, m.key, m.kind, m.tags,
+             m.headers::text, m.payload, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
+      from pgqueue.log m
+      where m.topic = s.topic and m.id between l.ids[1] and l.ids[cardinality(l.ids)]
+        and pg_visible_in_snapshot(m.xact, c.seen)
+      order by m.id;
+  end if;
+end
+$$;
+
+-- Hands up to `v_most` messages to the owner, and ends with one row without a message.
+create function pgqueue.claim(
+  v_subscription bigint,
+  v_owner        uuid,
+  v_token        uuid,                             -- random, new for each claim
+  v_most         int,
+  v_fresh_first  boolean,                          -- new work before retries
+  v_suspects     boolean,                          -- whether a message whose holder died may be handed out
+  v_first_lane   int,                              -- where to begin among the lanes
+  v_arming       boolean,                          -- whether the consumer is going to sleep and just armed
+  v_armed        bigint default null               -- if not, what it armed when it went to sleep before
+)
+returns setof pgqueue.claimed
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  s pgqueue.subscription;
+  c pgqueue.cursor;
+  l pgqueue.lease;
+  v_lanes int := 0;
+  v_lane int;
+  v_left int := v_most;
+  v_looked pgqueue.looked;
+  v_found pgqueue.looked[] := '{}';
+  v_retries bigint[] := '{}';                      -- leases of ordered lanes to hand out again
+  v_sizes int[] := '{}';                           -- and how many messages of each
+  v_size int;
+  v_retry record;
+  v_held bigint[] := '{}';                         -- all that this claim hands out
+  v_alone boolean;
+  v_busy boolean := false;
+  v_writers boolean := false;
+  v_waits_until timestamptz;
+  v_now constant timestamptz := clock_timestamp();
+  v_xact xid8;
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'a claim needs the isolation level READ COMMITTED, not %', upper(current_setting('transaction_isolation'))
+      using errcode = 'PQ004', hint = 'Set default_transaction_isolation to ''read committed'' for the connections of this pool.';
+  end if;
+  if pg_current_xact_id_if_assigned() is not null then
+    raise exception 'a claim needs a transaction of its own' using errcode = 'PQ004';
+  end if;
+  -- A claim that a crash forgets is only handed out again, and no answer outlives the claim it needs: the log is one line.
+  perform set_config('synchronous_commit', 'off', true);
+
+  select * into s from pgqueue.subscription where id = v_subscription;
+  if not found then
+    raise exception 'subscription % does not exist', v_subscription using errcode = 'PQ002';
+  end if;
+  if v_arming then
+    v_writers := exists (
+      select from pg_locks
+      where locktype = 'relation' and relation = 'pgqueue.log'::regclass and mode = 'RowExclusiveLock' and pid <> pg_backend_pid()
+        and database = (select oid from pg_database where datname = current_database())
+    );
+  end if;
+
+  if s.ordering = 'by key' then
+    v_lanes := (select buckets from pgqueue.topic where id = s.topic);
+  elsif s.ordering = 'total' then
+    v_lanes := 1;
+  else
+    if not v_fresh_first then
+      v_held := pgqueue.hold_ready(s, v_owner, v_token, v_most, v_suspects);
+    end if;
+    if pg_current_xact_id_if_assigned() is null then
+      v_lanes := 1;
+    else
+      v_busy := v_held = '{}';                     -- others were faster; too late to look, as our transaction id is drawn
+    end if;
+  end if;
+
+  -- Look at lane after lane without writing: `upto` must be drawn after the last look.
+  for i in 0 .. v_lanes - 1 loop
+    v_lane := case when s.ordering = 'unordered' then -1 else (v_first_lane + i) % v_lanes end;
+    if not pg_try_advisory_xact_lock(pgqueue.lane_key(s.id, v_lane)) then
+      v_busy := true;
+      continue;
+    end if;
+    -- A new statement: it sees what the last holder of the lock has committed.
+    select * into c from pgqueue.cursor where subscription = s.id and lane = v_lane order by n desc limit 1;
+    continue when not found;
+
+    l := null;
+    if v_lane >= 0 then
+      select * into l from pgqueue.lease
+      where subscription = s.id and lane = v_lane and lane >= 0 and id >= c.floor
+      order by rank, ids[1] limit 1;
+      if l.rank <= c.top then
+        -- What is first in its lane goes first, or nothing does.
+        if l.ready_at <= v_now and (l.suspect = 0 or (v_suspects and v_left = v_most)) then
+          v_size := least(v_left, cardinality(l.ids));
+          v_retries := v_retries || l.id;
+          v_sizes := v_sizes || v_size;
+          v_left := v_left - v_size;
+          exit when l.suspect > 0;
+        end if;
+        exit when v_left = 0;
+        continue;
+      end if;
+    end if;
+
+    v_looked := pgqueue.look(s, c, l.rank, v_left);
+    if (v_looked).ids <> '{}' then
+      v_left := v_left - cardinality((v_looked).ids);
+      v_found := v_found || v_looked;
+    elsif l.ready_at <= v_now then
+      -- Nothing is left before a message that was redriven.
+      v_size := least(v_left, cardinality(l.ids));
+      v_retries := v_retries || l.id;
+      v_sizes := v_sizes || v_size;
+      v_left := v_left - v_size;
+      v_found := v_found || v_looked;
+    elsif c.moved_at < v_now - interval '1 second' and (
+      (v_looked).moved.top > c.top
+      -- A transaction ended that this lane waited to see: the log need not keep what it left elsewhere.
+      or (pg_snapshot_xmin(c.seen) < c.upto and pg_snapshot_xmin((v_looked).moved.seen) > pg_snapshot_xmin(c.seen))
+    ) then
+      v_found := v_found || v_looked;
+    end if;
+    exit when v_left = 0;
+  end loop;
+
+  v_alone := v_left = v_most - 1;
+  if v_retries <> '{}' then
+    for v_retry in
+      select h as lease, r.size from unnest(v_retries, v_sizes) r (id, size) join pgqueue.lease h on h.id = r.id
+      where h.ready_at is not null
+      for update of h
+    loop
+      perform pgqueue.split(v_retry.lease, v_retry.size);
+      v_held := v_held || (v_retry.lease).id;
+    end loop;
+    perform pgqueue.hold(v_held, v_owner, v_token, v_alone);
+  end if;
+
+  if cardinality(v_found) > 0 then
+    v_xact := pg_current_xact_id();
+    foreach v_looked in array v_found loop
+      c := (v_looked).moved;
+      c.n := c.n + 1;
+      c.moved_at := v_now;
+      c.upto := coalesce(c.upto, v_xact);
+      if c.late_seen is not null then
+        c.late_upto := coalesce(c.late_upto, v_xact);
+      end if;
+      if (v_looked).ids <> '{}' then
+        insert into pgqueue.lease (subscription, lane, rank, token, owner, claimed_at, alone, ids)
+        values (s.id, c.lane, (v_looked).ids[1], v_token, v_owner, v_now, v_alone, (v_looked).ids)
+        returning * into l;
+        if (v_looked).late then
+          v_held := v_held || l.id;
+        else
+          return query select * from pgqueue.fresh_run(s, c, l);
+        end if;
+        if c.lane >= 0 and not exists (
+          select from pgqueue.lease where subscription = s.id and lane = c.lane and lane >= 0 and id >= c.floor and id < l.id
+        ) then
+          c.floor := l.id;
+        end if;
+      elsif c.lane >= 0 then
+        -- The redriven message that goes now stands at its rank.
+        c.top := greatest(c.top, coalesce((select max(rank) from pgqueue.lease where id = any (v_retries) and lane = c.lane), c.top));
+      end if;
+      insert into pgqueue.cursor values (c.*);
+      delete from pgqueue.cursor where subscription = s.id and lane = c.lane and n = c.n - 2;
+    end loop;
+  end if;
+  if v_left = v_most and v_fresh_first and s.ordering = 'unordered' then
+    v_held := pgqueue.hold_ready(s, v_owner, v_token, v_most, v_suspects);
+  end if;
+
+  if not v_arming and v_armed is not null then
+    delete from pgqueue.sleeper where id = v_armed; -- awake: publishers need not ring
+  end if;
+
+  if (v_held <> '{}' or v_left < v_most) and not exists (select from pgqueue.owner where id = v_owner) then
+    insert into pgqueue.owner (id, subscription, lease_ms, beat_at) values (v_owner, s.id, s.lease_ms, clock_timestamp())
+    on conflict do nothing;
+  end if;
+
+  if v_held <> '{}' then
+    return query
+      select h.id, h.lane, m.id, m.scheduled, coalesce(h.prior[u.n], 0) + 1, h.suspect, h.delivered_at, h.requeued_at,
+             m.published_at, m.key, m.kind, m.tags, m.headers::text, m.payload,
+             null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
+      from pgqueue.lease h
+      cross join lateral unnest(h.ids) with ordinality u (id, n)
+      join pgqueue.log m on m.topic = s.topic and m.id = u.id
+      where h.id = any (v_held) and not h.kept
+      order by h.id, u.n;
+    return query
+      select h.id, h.lane, m.id, m.scheduled, coalesce(h.prior[u.n], 0) + 1, h.suspect, h.delivered_at, h.requeued_at,
+             m.published_at, m.key, m.kind, m.tags, m.headers::text, m.payload,
+             null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
+      from pgqueue.lease h
+      cross join lateral unnest(h.ids) with ordinality u (id, n)
+      join pgqueue.kept m on m.subscription = s.id and m.id = u.id
+      where h.id = any (v_held) and h.kept
+      order by h.id, u.n;
+  elsif v_left = v_most then
+    if s.ordering = 'unordered' then
+      select ready_at into v_waits_until from pgqueue.lease
+      where subscription = s.id and lane < 0 and ready_at is not null and ready_at > v_now
+      order by subscription, ready_at limit 1;
+    else
+      select min(ready_at) into v_waits_until from pgqueue.lease
+      where subscription = s.id and lane >= 0 and ready_at > v_now;
+    end if;
+  end if;
+
+  return query
+    select null::bigint, null::int, null::bigint, null::bigint, null::int, null::int, null::timestamptz, null::timestamptz,
+           null::timestamptz, null::text, null::text, null::text[], null::text, null::bytea, v_busy, v_writers,
+           ceil(extract(epoch from v_waits_until - v_now) * 1000)::bigint, s.batch, s.prefetch, s.lease_ms;
+end
+$$;

@@ -1,0 +1,189 @@
+-- Managing: topics, subscriptions, dead letters.
+
+create function pgqueue.create_topic(v_name text, v_buckets int, v_dedup_window_ms bigint)
+returns table (buckets int)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into pgqueue.topic as t (name, buckets, dedup_window_ms) values (v_name, v_buckets, v_dedup_window_ms) on conflict do nothing;
+  update pgqueue.topic t set dedup_window_ms = v_dedup_window_ms
+  where t.name = v_name and t.buckets = v_buckets and t.dedup_window_ms <> v_dedup_window_ms;
+  return query select t.buckets from pgqueue.topic t where t.name = v_name;
+end
+$$;
+
+-- Deletes a topic with all that belongs to it. Its messages are deleted in batches, by and by.
+create function pgqueue.delete_topic(v_name text) returns boolean
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_topic bigint;
+  v_subscription text;
+begin
+  select id into v_topic from pgqueue.topic where name = v_name for update;
+  if not found then
+    return false;
+  end if;
+  for v_subscription in select name from pgqueue.subscription where topic = v_topic order by id loop
+    perform pgqueue.delete_subscription(v_subscription);
+  end loop;
+  delete from pgqueue.scheduled where topic = v_topic;
+  delete from pgqueue.dedup where topic = v_topic;
+  delete from pgqueue.topic where id = v_topic;
+  return true;
+end
+$$;
+
+-- Inserts a subscription that gets what commits from now on, or takes the new options of one that has the same identity.
+-- Returns it as it stands.
+create function pgqueue.insert_subscription(
+  v_name text, v_topic text, v_ordering text, v_batch int, v_prefetch int, v_lease_ms bigint, v_max_attempts bigint, v_base_ms float8,
+  v_multiplier float8, v_cap_ms float8, v_jitter float8
+)
+returns table (id bigint, topic text, ordering text)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+  t pgqueue.topic;
+  v_id bigint;
+  v_top bigint;
+  v_seen pg_snapshot;
+  v_upto xid8;
+begin
+  if not exists (select from pgqueue.subscription s where s.name = v_name) then
+    -- Until this commits, nothing is deleted from the log. Before the first look at it.
+    perform pg_advisory_xact_lock_shared(hashtextextended('pgqueue.trim ' || 'pgqueue.log'::regclass::oid, 0));
+    if pg_current_xact_id_if_assigned() is not null then
+      v_upto := '18446744073709551615';            -- ours was drawn too early to say more
+    end if;
+    select * into t from pgqueue.topic where name = v_topic;
+    if not found then
+      raise exception 'topic % does not exist', quote_literal(v_topic) using errcode = 'PQ001', hint = 'Create it first.';
+    end if;
+    select pgqueue.last_id(t.id, 0), pg_current_snapshot() into v_top, v_seen;
+    perform from pgqueue.topic where id = t.id for key share;
+    if not found then
+      raise exception 'topic % does not exist', quote_literal(v_topic) using errcode = 'PQ001', hint = 'Create it first.';
+    end if;
+    insert into pgqueue.subscription
+      (name, topic, ordering, batch, prefetch, lease_ms, max_attempts, base_ms, multiplier, cap_ms, jitter)
+    values
+      (v_name, t.id, v_ordering, v_batch, v_prefetch, v_lease_ms, v_max_attempts, v_base_ms, v_multiplier, v_cap_ms, v_jitter)
+    on conflict do nothing
+    returning id into v_id;
+    if found then
+      insert into pgqueue.cursor (subscription, lane, n, top, seen, upto, floor, moved_at)
+      select v_id, lane, 1, v_top, v_seen, coalesce(v_upto, pg_current_xact_id()), 0, clock_timestamp()
+      from generate_series(
+        case v_ordering when 'unordered' then -1 else 0 end,
+        case v_ordering when 'unordered' then -1 when 'by key' then t.buckets - 1 else 0 end
+      ) lane;
+    end if;
+  end if;
+
+  update pgqueue.subscription s
+  set batch = v_batch, prefetch = v_prefetch, lease_ms = v_lease_ms, max_attempts = v_max_attempts, base_ms = v_base_ms,
+      multiplier = v_multiplier, cap_ms = v_cap_ms, jitter = v_jitter
+  from pgqueue.topic t
+  where s.name = v_name and t.id = s.topic and t.name = v_topic and s.ordering = v_ordering
+    and v_id is null;
+  return query
+    select s.id, t.name, s.ordering from pgqueue.subscription s join pgqueue.topic t on t.id = s.topic where s.name = v_name;
+end
+$$;
+
+-- Deletes a subscription with all it holds, and wakes its consumers to tell them.
+create function pgqueue.delete_subscription(v_name text) returns boolean
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  s pgqueue.subscription;
+begin
+  delete from pgqueue.subscription where name = v_name returning * into s;
+  if not found then
+    return false;
+  end if;
+  -- In the order in which consumers lock them.
+  perform from pgqueue.owner where subscription = s.id order by id for update;
+  perform from pgqueue.lease where subscription = s.id order by id for update;
+  delete from pgqueue.settled using pgqueue.lease l where lease = l.id and l.subscription = s.id;
+  delete from pgqueue.lease where subscription = s.id;
+  delete from pgqueue.cursor where subscription = s.id;
+  delete from pgqueue.owner where subscription = s.id;
+  delete from pgqueue.dead_letter where subscription = s.id;
+  delete from pgqueue.kept where subscription = s.id;
+  perform pgqueue.ring(s.topic);
+  return true;
+end
+$$;
+
+-- Hands dead letters out again from their first attempt, behind what waits: all, or one. Returns how many.
+create function pgqueue.redrive(v_subscription bigint, v_id bigint default null) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  s pgqueue.subscription;
+  v_count bigint;
+begin
+  select * into s from pgqueue.subscription where id = v_subscription;
+  -- Nobody claims in these lanes meanwhile, who would overlook a lease that is numbered already and not committed yet.
+  perform pg_advisory_xact_lock(pgqueue.lane_key(s.id, d.lane))
+  from (
+    select distinct lane from pgqueue.dead_letter where subscription = s.id and (v_id is null or id = v_id) order by lane
+  ) d;
+  with redriven as (
+    delete from pgqueue.dead_letter where subscription = v_subscription and (v_id is null or id = v_id) returning *
+  )
+  insert into pgqueue.lease (subscription, lane, rank, claimed_at, ready_at, kept, ids)
+  select r.subscription, r.lane, greatest(r.id, pgqueue.last_id(s.topic, 0)), clock_timestamp(), clock_timestamp(), true, array[r.id]
+  from redriven r
+  order by r.died_at, r.id;
+  get diagnostics v_count = row_count;
+  if v_count > 0 then
+    perform pgqueue.ring(s.topic);
+  end if;
+  return v_count;
+end
+$$;
+
+-- Forgets dead letters. Returns how many.
+create function pgqueue.purge(v_subscription bigint) returns bigint
+language sql security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  with purged as (
+    delete from pgqueue.dead_letter where subscription = v_subscription returning id
+  ), forgotten as (
+    delete from pgqueue.kept where subscription = v_subscription and id in (select id from purged)
+  )
+  select count(*) from purged;
+end;
+
+-- Hands out at once what is in the hand of living consumers: for tests of what happens then.
+create function pgqueue.expire_leases(v_subscription text) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  o uuid;
+  v_count bigint := 0;
+begin
+  for o in
+    select distinct l.owner from pgqueue.lease l join pgqueue.subscription s on s.id = l.subscription
+    where s.name = v_subscription and l.owner is not null
+  loop
+    perform pgqueue.give_back_all(o, true);
+    v_count := v_count + 1;
+  end loop;
+  return v_count;
+end
+$$;

@@ -1,0 +1,167 @@
+-- Owners: consumers that beat, and what becomes of their leases when they stop.
+
+-- Says that a consumer lives. `v_known` are the leases it knows, by the tokens of its claims; it asks for those from `v_floor`
+-- on, and gives back those of `v_strays`, which it does not know. Returns what it does not have any more ('lost') and what it does not know ('stray').
+create function pgqueue.beat(
+  v_owner uuid, v_subscription bigint, v_lease_ms bigint, v_floor bigint, v_known bigint[], v_tokens uuid[], v_strays bigint[]
+)
+returns table (lease bigint, token uuid, state text)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  l pgqueue.lease;
+begin
+  perform set_config('synchronous_commit', 'off', true);
+  update pgqueue.owner set beat_at = clock_timestamp(), suspected_at = null, lease_ms = v_lease_ms where id = v_owner;
+  if not found then
+    insert into pgqueue.owner (id, subscription, lease_ms, beat_at) values (v_owner, v_subscription, v_lease_ms, clock_timestamp())
+    on conflict do nothing;
+  end if;
+
+  for l in select * from pgqueue.lease h where h.owner = v_owner and h.id = any (v_strays) for update skip locked loop
+    perform pgqueue.give_back(l, false);
+  end loop;
+
+  return query
+    select k.id, k.token, 'lost' from unnest(v_known, v_tokens) k (id, token)
+    where not exists (select from pgqueue.lease h where h.id = k.id and h.token = k.token);
+  return query
+    select h.id, h.token, 'stray' from pgqueue.lease h
+    where h.owner = v_owner and h.id >= v_floor and h.id <> all (v_known);
+end
+$$;
+
+-- Lets a lease in hand, which the caller has locked, go to others. If its holder died, the message that was out alone counts an
+-- attempt, and those of a run come one by one, to see who is to blame.
+create function pgqueue.give_back(l pgqueue.lease, v_died boolean) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  s pgqueue.subscription;
+  v_attempt int;
+begin
+  perform pgqueue.absorb(l, l.ids);
+  select * into l from pgqueue.lease where id = l.id;
+  if not found then
+    return;
+  end if;
+
+  if not v_died then
+    update pgqueue.lease set token = null, owner = null, ready_at = clock_timestamp(), alone = false where id = l.id;
+  elsif l.alone then
+    select * into s from pgqueue.subscription where id = l.subscription;
+    v_attempt := coalesce(l.prior[1], 0) + 1;
+    if v_attempt >= s.max_attempts then
+      perform pgqueue.bury(s, l, l.ids, array[v_attempt], array['its consumer died at attempt ' || v_attempt]);
+      delete from pgqueue.lease where id = l.id;
+    else
+      update pgqueue.lease
+      set token = null, owner = null, ready_at = clock_timestamp(), alone = false, suspect = 2, prior = array[v_attempt],
+          delivered_at = l.claimed_at
+      where id = l.id;
+    end if;
+  else
+    delete from pgqueue.lease where id = l.id;
+    insert into pgqueue.lease (subscription, lane, rank, claimed_at, ready_at, suspect, kept, ids, prior, delivered_at, requeued_at)
+    select l.subscription, l.lane, case when l.rank = l.ids[1] then u.id else l.rank end, l.claimed_at, clock_timestamp(), least(l.suspect + 1, 2), l.kept,
+           array[u.id], case when u.prior > 0 then array[u.prior] end, l.delivered_at, l.requeued_at
+    from unnest(l.ids, l.prior) with ordinality u (id, prior, n)
+    order by u.n;
+  end if;
+end
+$$;
+
+-- Lets everything that an owner has go, all of it or what no open transaction holds. True: all of it.
+create function pgqueue.give_back_all(v_owner uuid, v_died boolean) returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  l pgqueue.lease;
+  v_topic bigint;
+begin
+  for l in select * from pgqueue.lease where owner = v_owner order by id for update skip locked loop
+    perform pgqueue.give_back(l, v_died);
+    v_topic := coalesce(v_topic, (select topic from pgqueue.subscription where id = l.subscription));
+  end loop;
+  if v_topic is not null then
+    perform pgqueue.ring(v_topic);
+  end if;
+  return not exists (select from pgqueue.lease where owner = v_owner);
+end
+$$;
+
+-- Takes leave: what the owner still has goes to others, with no attempt counted.
+create function pgqueue.leave(v_owner uuid) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if pgqueue.give_back_all(v_owner, false) then
+    delete from pgqueue.owner where id = v_owner;
+  end if;
+end
+$$;
+
+-- Lets the leases of dead owners go. An owner is dead if it was silent for its whole lease while somebody else could reach the
+-- server, and had been seen to be silent for the last third of it. Returns how many were dead.
+create function pgqueue.bury_owners() returns int
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  o pgqueue.owner;
+  v_now constant timestamptz := clock_timestamp();
+  v_dead int := 0;
+begin
+  if not pg_try_advisory_xact_lock(hashtextextended('pgqueue.bury_owners ' || 'pgqueue.owner'::regclass::oid, 0)) then
+    return 0;
+  end if;
+  for o in
+    select * from pgqueue.owner where beat_at < v_now - lease_ms * interval '1 millisecond' * 2 / 3
+    for update skip locked
+  loop
+    if o.suspected_at is null then
+      update pgqueue.owner set suspected_at = v_now where id = o.id;
+    elsif o.suspected_at <= v_now - o.lease_ms * interval '1 millisecond' / 3
+      and o.beat_at <= v_now - o.lease_ms * interval '1 millisecond'
+      -- While the server was down nobody could beat.
+      and pg_postmaster_start_time() <= v_now - o.lease_ms * interval '1 millisecond'
+      and pgqueue.give_back_all(o.id, true)
+    then
+      delete from pgqueue.owner where id = o.id;
+      v_dead := v_dead + 1;
+    end if;
+  end loop;
+  return v_dead;
+end
+$$;
+
+-- Says that a consumer is going to sleep, for so long: publishers that look from now on ring. Returns what to tell the claim
+-- that ends the sleep.
+create function pgqueue.arm(v_topic bigint, v_ms bigint) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_armed bigint;
+begin
+  perform set_config('synchronous_commit', 'off', true);
+  insert into pgqueue.sleeper (topic, armed_until) values (v_topic, clock_timestamp() + v_ms * interval '1 millisecond')
+  returning id into v_armed;
+  return v_armed;
+end
+$$;

@@ -1,0 +1,235 @@
+-- Publishing: appends to the log, and rings if somebody sleeps.
+
+-- What spreads keys over a topic's buckets: the first four bytes of the SHA-256 as a number.
+create function pgqueue.key_hash(v_key text) returns bigint
+language sql immutable parallel safe
+return ('x' || encode(substr(sha256(convert_to(v_key, 'UTF8')), 1, 4), 'hex'))::bit(32)::bigint;
+
+-- The bucket of a message. One without a key may go to any; neighbours share theirs, and so the pages of its index.
+create function pgqueue.bucket(v_key text, v_hash bigint, v_id bigint, v_buckets int) returns int
+language sql immutable parallel safe
+return case when v_key is null then (v_id >> 6) % v_buckets else coalesce(v_hash, pgqueue.key_hash(v_key)) % v_buckets end;
+
+-- The channel on which a topic's sleepers are woken. The table's number keeps schemas apart.
+create function pgqueue.channel(v_topic bigint) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+return 'pgqueue_' || 'pgqueue.topic'::regclass::oid || '_' || v_topic;
+
+-- Wakes who sleeps on a topic. Call it after writing: who armed before this look is rung for, and who arms later sees the
+-- writing, once committed.
+create function pgqueue.ring(v_topic bigint) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  if (
+    -- A stricter transaction looks through an old snapshot.
+    current_setting('transaction_isolation') <> 'read committed'
+    or exists (select from pgqueue.sleeper where topic = v_topic and armed_until > clock_timestamp())
+  )
+  -- A queue that nobody drains fails the commits of all who notify.
+  and pg_notification_queue_usage() < 0.5 then
+    perform pg_notify(pgqueue.channel(v_topic), '');
+  end if;
+end
+$$;
+
+create function pgqueue.publish_batch(
+  v_topic     text,
+  v_payloads  bytea[],
+  v_keys      text[] default null,
+  v_kinds     text[] default null,
+  v_tags      text[] default null,                 -- each an array as text
+  v_headers   text[] default null,                 -- each an object as JSON
+  v_dedup_ids text[] default null,
+  v_due_at    timestamptz[] default null,
+  v_delays_ms bigint[] default null,
+  v_hashes    bigint[] default null,               -- of the keys, to save computing them here
+  v_ring      boolean default true                 -- false: for transactions to be prepared, which may not notify
+)
+returns text[]
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_xact constant xid8 not null := pg_current_xact_id();  -- before any id is drawn: `cursor.upto` rests on it
+  v_now constant timestamptz not null := clock_timestamp();
+  t pgqueue.topic;
+  v_ids text[];
+begin
+  select * into t from pgqueue.topic where name = v_topic;
+  if not found then
+    raise exception 'topic % does not exist', quote_literal(v_topic)
+      using errcode = 'PQ001', hint = 'Create it first.';
+  end if;
+
+  if v_dedup_ids is null and v_due_at is null and v_delays_ms is null then
+    with appended as (
+      insert into pgqueue.log (topic, id, xact, published_at, bucket, key, kind, tags, headers, payload)
+      select t.id, m.id, v_xact, v_now, pgqueue.bucket(m.key, m.hash, m.id, t.buckets),
+             m.key, m.kind, m.tags::text[], m.headers::jsonb, m.payload
+      from (
+        select nextval('pgqueue.log_id') as id, u.*
+        from unnest(v_payloads, v_keys, v_hashes, v_kinds, v_tags, v_headers) u (payload, key, hash, kind, tags, headers)
+      ) m
+      returning id
+    )
+    select array_agg(id::text order by id) into v_ids from appended;
+  else
+    v_ids := pgqueue.publish_specially(t, v_xact, v_now, v_payloads, v_keys, v_kinds, v_tags, v_headers, v_dedup_ids, v_due_at, v_delays_ms);
+  end if;
+
+  if v_ring then
+    perform pgqueue.ring(t.id);
+  end if;
+  return coalesce(v_ids, '{}');
+end
+$$;
+
+-- Publishes messages of which some are scheduled or published once.
+create function pgqueue.publish_specially(
+  t pgqueue.topic, v_xact xid8, v_now timestamptz, v_payloads bytea[], v_keys text[], v_kinds text[], v_tags text[],
+  v_headers text[], v_dedup_ids text[], v_due_at timestamptz[], v_delays_ms bigint[]
+)
+returns text[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_due timestamptz[];
+  v_ids text[];
+  v_new boolean[];
+begin
+  -- Each message draws its id, which a repetition wastes. A scheduled one gets another when it enters the log.
+  select array_agg(case when u.due_at is null then nextval('pgqueue.log_id')::text
+                        else 's' || nextval(pg_get_serial_sequence('pgqueue.scheduled', 'id')) end order by u.n),
+         array_agg(u.due_at order by u.n),
+         array_agg(true)
+    into v_ids, v_due, v_new
+    from (
+      select m.n, coalesce(m.due_at, v_now + m.delay_ms * interval '1 millisecond') as due_at
+      from unnest(v_payloads, v_due_at, v_delays_ms) with ordinality m (payload, due_at, delay_ms, n)
+      order by m.n
+    ) u;
+
+  if v_dedup_ids is not null then
+    -- In sorted order, so that two publishers never wait for each other in a circle.
+    with expired as (
+      select d.dedup_id from pgqueue.dedup d
+      where d.topic = t.id and d.dedup_id = any (v_dedup_ids) and d.expires_at <= v_now
+      order by d.dedup_id
+      for update
+    )
+    delete from pgqueue.dedup d using expired e where d.topic = t.id and d.dedup_id = e.dedup_id;
+
+    insert into pgqueue.dedup (topic, dedup_id, message, expires_at)
+    select t.id, u.dedup_id, u.id, v_now + t.dedup_window_ms * interval '1 millisecond'
+    from unnest(v_dedup_ids, v_ids) with ordinality u (dedup_id, id, n)
+    where u.dedup_id is not null
+    order by u.dedup_id, u.n
+    on conflict do nothing;
+
+    -- A new statement: it sees what a publisher that was first has committed meanwhile.
+    select array_agg(d.message is null or d.message = u.id order by u.n), array_agg(coalesce(d.message, u.id) order by u.n)
+      into v_new, v_ids
+      from unnest(v_dedup_ids, v_ids) with ordinality u (dedup_id, id, n)
+      left join pgqueue.dedup d on d.topic = t.id and d.dedup_id = u.dedup_id;
+  end if;
+
+  insert into pgqueue.log (topic, id, xact, published_at, bucket, key, kind, tags, headers, payload)
+  select t.id, u.id::bigint, v_xact, v_now, pgqueue.bucket(u.key, null, u.id::bigint, t.buckets),
+         u.key, u.kind, u.tags::text[], u.headers::jsonb, u.payload
+  from unnest(v_ids, v_new, v_due, v_payloads, v_keys, v_kinds, v_tags, v_headers)
+       u (id, new, due_at, payload, key, kind, tags, headers)
+  where u.new and u.due_at is null;
+
+  insert into pgqueue.scheduled (id, topic, due_at, key, kind, tags, headers, payload)
+  overriding system value
+  select substr(u.id, 2)::bigint, t.id, u.due_at, u.key, u.kind, u.tags::text[], u.headers::jsonb, u.payload
+  from unnest(v_ids, v_new, v_due, v_payloads, v_keys, v_kinds, v_tags, v_headers)
+       u (id, new, due_at, payload, key, kind, tags, headers)
+  where u.new and u.due_at is not null;
+
+  return v_ids;
+end
+$$;
+
+-- For people and other languages: select pgqueue.publish('orders', '{"id": 1}');
+create function pgqueue.publish(
+  v_topic text, v_payload text, v_key text default null, v_kind text default null, v_tags text[] default null,
+  v_headers jsonb default null, v_dedup_id text default null, v_due_at timestamptz default null, v_ring boolean default true
+)
+returns text
+language sql
+set search_path = pg_catalog, pg_temp
+return (pgqueue.publish_batch(
+  v_topic, array[convert_to(v_payload, 'UTF8')], array[v_key], array[v_kind], array[v_tags::text], array[v_headers::text],
+  case when v_dedup_id is not null then array[v_dedup_id] end, case when v_due_at is not null then array[v_due_at] end, null, null, v_ring
+))[1];
+
+-- What a person reads of a payload: its text, or its bytes escaped if it is none.
+create function pgqueue.payload_text(v_payload bytea) returns text
+language plpgsql immutable strict
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return convert_from(v_payload, 'UTF8');
+exception when character_not_in_repertoire or untranslatable_character then
+  return encode(v_payload, 'escape');
+end
+$$;
+
+create view pgqueue.message as
+select l.id, coalesce('s' || l.scheduled, l.id::text) as message_id, t.name as topic, l.published_at, l.key, l.kind, l.tags, l.headers,
+       pgqueue.payload_text(l.payload) as payload
+from pgqueue.log l
+join pgqueue.topic t on t.id = l.topic;
+
+-- Lets scheduled messages that are due enter the log, in bounded batches.
+create function pgqueue.publish_scheduled() returns int
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_due pgqueue.scheduled[];
+  v_topic bigint;
+begin
+  if not pg_try_advisory_xact_lock(hashtextextended('pgqueue.publish_scheduled', 0)) then
+    return 0;
+  end if;
+  if not exists (select from pgqueue.scheduled where due_at <= clock_timestamp()) then
+    return 0;
+  end if;
+
+  perform pg_current_xact_id();
+  with due as (
+    delete from pgqueue.scheduled where id in (
+      select id from pgqueue.scheduled where due_at <= clock_timestamp() order by due_at, id limit 500
+    )
+    returning *
+  )
+  select array_agg(due order by due_at, id) into v_due from due;
+
+  insert into pgqueue.log (topic, id, xact, published_at, scheduled, bucket, key, kind, tags, headers, payload)
+  select m.topic, m.log_id, pg_current_xact_id(), clock_timestamp(), m.id,
+         pgqueue.bucket(m.key, null, m.log_id, t.buckets), m.key, m.kind, m.tags, m.headers, m.payload
+  from (select nextval('pgqueue.log_id') as log_id, u.* from unnest(v_due) u) m
+  join pgqueue.topic t on t.id = m.topic;
+
+  for v_topic in select distinct topic from unnest(v_due) loop
+    perform pgqueue.ring(v_topic);
+  end loop;
+  return cardinality(v_due);
+end
+$$;

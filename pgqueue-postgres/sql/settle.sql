@@ -1,0 +1,255 @@
+-- Settling: the answers of one consumer, merged into one statement, a verdict for each.
+
+-- How long a message waits after so many attempts.
+create function pgqueue.backoff(s pgqueue.subscription, v_attempt int) returns interval
+language sql
+set search_path = pg_catalog, pg_temp
+return least(
+  case when (v_attempt - 1) * ln(s.multiplier) > 600 then s.cap_ms                      -- would overflow
+       else least(s.cap_ms, s.base_ms * power(s.multiplier, v_attempt - 1)) end * (1 + s.jitter * (2 * random() - 1)),
+  3e12                                                                                    -- a century
+) * interval '1 millisecond';
+
+-- Gives up messages of a lease.
+create function pgqueue.bury(s pgqueue.subscription, l pgqueue.lease, v_ids bigint[], v_attempts int[], v_reasons text[]) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  if not l.kept then
+    insert into pgqueue.kept (subscription, id, published_at, scheduled, key, kind, tags, headers, payload)
+    select s.id, m.id, m.published_at, m.scheduled, m.key, m.kind, m.tags, m.headers, m.payload
+    from pgqueue.log m where m.topic = s.topic and m.id = any (v_ids)
+    on conflict do nothing;
+  end if;
+  insert into pgqueue.dead_letter (subscription, id, attempts, reason, delivered_at, requeued_at, died_at, lane)
+  select s.id, d.id, d.attempts, d.reason, l.claimed_at, l.requeued_at, clock_timestamp(), l.lane
+  from unnest(v_ids, v_attempts, v_reasons) d (id, attempts, reason);
+end
+$$;
+
+-- Takes messages out of a lease that the caller has locked.
+create function pgqueue.shorten(l pgqueue.lease, v_ids bigint[]) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_left bigint[];
+  v_prior int[];
+begin
+  select array_agg(u.id order by u.n), array_agg(u.prior order by u.n) into v_left, v_prior
+  from unnest(l.ids, l.prior) with ordinality u (id, prior, n)
+  left join unnest(v_ids) gone (id) on gone.id = u.id
+  where gone.id is null;
+  if v_left is null then
+    delete from pgqueue.lease where id = l.id;
+  elsif cardinality(v_left) < cardinality(l.ids) then
+    update pgqueue.lease
+    set ids = v_left, prior = case when l.prior is not null then v_prior end,
+        rank = case when l.rank = l.ids[1] then v_left[1] else l.rank end
+    where id = l.id;
+  end if;
+end
+$$;
+
+-- Settles whole leases that are done, and single messages: 0 = OK, 1 = requeue, 2 = reject, 3 = release, as if never handed
+-- out. Returns what was refused, because somebody else has it by now: the lease, and the message or null for all of it.
+create function pgqueue.settle(
+  v_subscription bigint,
+  v_done         bigint[],
+  v_done_tokens  uuid[],
+  v_leases       bigint[],
+  v_tokens       uuid[],
+  v_ids          bigint[],
+  v_verdicts     int[],
+  v_deliveries   int[],                            -- what was delivered together comes back together
+  v_delays_ms    bigint[],                         -- null: by the backoff
+  v_reasons      text[]
+)
+returns table (refused_lease bigint, refused_id bigint)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  s pgqueue.subscription;
+  l pgqueue.lease;
+  a record;
+  v_now constant timestamptz := clock_timestamp();
+  v_gone bigint[];
+  v_ring boolean := false;
+begin
+  select * into s from pgqueue.subscription where id = v_subscription;
+  if not found then
+    raise exception 'subscription % does not exist', v_subscription using errcode = 'PQ002';
+  end if;
+
+  if v_done <> '{}' then
+    with gone as (
+      delete from pgqueue.lease h
+      using unnest(v_done, v_done_tokens) d (id, token)
+      where h.id = d.id and h.token = d.token
+      returning h.id, h.kept, h.ids
+    ), forgotten as (
+      delete from pgqueue.kept k using gone g where g.kept and k.subscription = s.id and k.id = any (g.ids)
+    )
+    select array_agg(id) into v_gone from gone;
+    return query select d.id, null::bigint from unnest(v_done) d (id) where d.id <> all (coalesce(v_gone, '{}'));
+    v_ring := s.ordering <> 'unordered';           -- the next of the lane may go
+  end if;
+
+  for a in
+    select u.lease, u.token, array_agg(u.id order by u.id) as ids, bool_or(u.verdict in (1, 3)) as comes_back
+    from unnest(v_leases, v_tokens, v_ids, v_verdicts) u (lease, token, id, verdict)
+    group by u.lease, u.token
+    order by u.lease
+  loop
+    select * into l from pgqueue.lease where id = a.lease and token = a.token for no key update;
+    if not found then
+      return query select a.lease, u.id from unnest(a.ids) u (id);
+      continue;
+    end if;
+
+    -- What is given up.
+    perform pgqueue.bury(s, l, array_agg(u.id order by u.id), array_agg(u.attempt order by u.id), array_agg(u.reason order by u.id))
+    from (
+      select u.id, u.verdict, coalesce(h.prior, 0) + 1 as attempt,
+             coalesce(u.reason, 'given up after ' || coalesce(h.prior, 0) + 1 || ' attempts') as reason
+      from unnest(v_leases, v_ids, v_verdicts, v_reasons) u (lease, id, verdict, reason)
+      join unnest(l.ids, l.prior) h (id, prior) on h.id = u.id
+      where u.lease = l.id
+    ) u
+    where u.verdict = 2 or (u.verdict = 1 and u.attempt >= s.max_attempts)
+    having count(*) > 0;
+
+    -- What comes again, each delivery as one.
+    insert into pgqueue.lease
+      (subscription, lane, rank, claimed_at, ready_at, suspect, kept, ids, prior, delivered_at, requeued_at)
+    select l.subscription, l.lane, case when l.rank = l.ids[1] then min(u.id) else l.rank end, v_now,
+           v_now + max(case when u.verdict = 3 then interval '0'
+                            else coalesce(u.delay_ms * interval '1 millisecond', pgqueue.backoff(s, u.attempt)) end),
+           case when u.verdict = 3 then l.suspect else 0 end, l.kept, array_agg(u.id order by u.id),
+           nullif(array_agg(case when u.verdict = 3 then u.attempt - 1 else u.attempt end order by u.id), array_fill(0, array[count(*)::int])),
+           case when u.verdict = 3 then l.delivered_at else l.claimed_at end,
+           case when u.verdict = 3 then l.requeued_at else v_now end
+    from (
+      select u.id, u.verdict, u.delivery, u.delay_ms, coalesce(h.prior, 0) + 1 as attempt
+      from unnest(v_leases, v_ids, v_verdicts, v_deliveries, v_delays_ms) u (lease, id, verdict, delivery, delay_ms)
+      join unnest(l.ids, l.prior) h (id, prior) on h.id = u.id
+      where u.lease = l.id
+    ) u
+    where u.verdict = 3 or (u.verdict = 1 and u.attempt < s.max_attempts)
+    group by u.verdict, u.delivery
+    order by min(u.id);
+
+    if l.kept then
+      delete from pgqueue.kept k
+      using unnest(v_leases, v_ids, v_verdicts) u (lease, id, verdict)
+      where u.lease = l.id and u.verdict = 0 and k.subscription = s.id and k.id = u.id;
+    end if;
+    perform pgqueue.shorten(l, a.ids);
+    v_ring := v_ring or a.comes_back or s.ordering <> 'unordered';
+  end loop;
+
+  if v_ring then
+    perform pgqueue.ring(s.topic);
+  end if;
+end
+$$;
+
+-- Answers OK inside the caller's transaction: it holds once that commits. Returns the transaction's id, or null if somebody else has
+-- the messages by now.
+create function pgqueue.settle_in(v_lease bigint, v_token uuid, v_ids bigint[]) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  -- Shared, so that the handlers of one run do not wait for each other; nobody takes the lease over meanwhile.
+  perform from pgqueue.lease where id = v_lease and token = v_token and ids @> v_ids for key share;
+  if not found then
+    return null;
+  end if;
+  insert into pgqueue.settled (lease, id) select v_lease, u.id from unnest(v_ids) u (id);
+  return pg_current_xact_id()::text::bigint;
+end
+$$;
+
+-- Shortens a lease by what was settled inside of transactions that have committed.
+create function pgqueue.absorb(l pgqueue.lease, v_ids bigint[]) returns bigint[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_done bigint[];
+begin
+  with done as (
+    delete from pgqueue.settled where lease = l.id and id = any (v_ids) returning id
+  )
+  select coalesce(array_agg(id), '{}') into v_done from done;
+  if v_done <> '{}' then
+    if l.kept then
+      delete from pgqueue.kept where subscription = l.subscription and id = any (v_done);
+    end if;
+    perform pgqueue.shorten(l, v_done);
+  end if;
+  return v_done;
+end
+$$;
+
+-- What became of messages that were settled inside a transaction: 'done', 'open' while it lasts, 'rolled back', after which they
+-- are requeued, or 'lost'. Without the transaction's id, whose answer was lost, the lock on the lease has to tell.
+create function pgqueue.outcome(v_lease bigint, v_token uuid, v_ids bigint[], v_xact bigint) returns text
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  l pgqueue.lease;
+begin
+  if pg_xact_status(v_xact::text::xid8) = 'in progress' then
+    return 'open';
+  end if;
+  -- A new statement: it sees what the transaction committed.
+  if v_xact is not null or exists (select from pgqueue.settled where lease = v_lease and id = any (v_ids)) then
+    select * into l from pgqueue.lease where id = v_lease and token = v_token for no key update;
+  else
+    select * into l from pgqueue.lease where id = v_lease and token = v_token for update skip locked;
+    if not found and exists (select from pgqueue.lease where id = v_lease and token = v_token) then
+      return 'open';
+    end if;
+  end if;
+  if not found then
+    return 'lost';
+  end if;
+  if pgqueue.absorb(l, v_ids) = '{}' then
+    perform pgqueue.settle(
+      l.subscription, '{}', '{}', array_fill(v_lease, array[n]), array_fill(v_token, array[n]), v_ids, array_fill(1, array[n]),
+      array_fill(0, array[n]), array_fill(null::bigint, array[n]), array_fill('its transaction was rolled back'::text, array[n])
+    )
+    from cardinality(v_ids) n;
+    return 'rolled back';
+  end if;
+  if l.lane >= 0 then
+    perform pgqueue.ring((select topic from pgqueue.subscription where id = l.subscription));
+  end if;
+  return 'done';
+end
+$$;

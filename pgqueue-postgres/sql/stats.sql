@@ -1,0 +1,111 @@
+-- Looking at the queue.
+
+create function pgqueue.describe_topic(v_name text)
+returns table (name text, buckets int, dedup_window_ms bigint)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select t.name, t.buckets, t.dedup_window_ms from pgqueue.topic t where v_name is null or t.name = v_name order by t.name;
+end;
+
+create function pgqueue.describe_subscription(v_name text)
+returns table (
+  id bigint, name text, topic text, ordering text, batch int, prefetch int, lease_ms bigint, max_attempts bigint, base_ms float8,
+  multiplier float8, cap_ms float8, jitter float8, topic_id bigint, channel text
+)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select s.id, s.name, t.name, s.ordering, s.batch, s.prefetch, s.lease_ms, s.max_attempts, s.base_ms, s.multiplier, s.cap_ms,
+         s.jitter, t.id, pgqueue.channel(t.id)
+  from pgqueue.subscription s
+  join pgqueue.topic t on t.id = s.topic
+  where v_name is null or s.name = v_name
+  order by s.name;
+end;
+
+create function pgqueue.dead_letters(v_subscription bigint)
+returns table (
+  id bigint, scheduled bigint, attempts int, reason text, delivered_at timestamptz, requeued_at timestamptz, died_at timestamptz,
+  published_at timestamptz, key text, kind text, tags text[], headers text, payload bytea
+)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select d.id, m.scheduled, d.attempts, d.reason, d.delivered_at, d.requeued_at, d.died_at, m.published_at, m.key, m.kind, m.tags,
+         m.headers::text, m.payload
+  from pgqueue.dead_letter d
+  join pgqueue.kept m on m.subscription = d.subscription and m.id = d.id
+  where d.subscription = v_subscription
+  order by d.died_at, d.id;
+end;
+
+-- How a subscription stands. Waiting messages are counted up to `v_most`, so that a look costs the same whatever the backlog.
+create function pgqueue.stats(v_subscription bigint, v_most int default 10000)
+returns table (
+  waiting bigint, waiting_is_exact boolean, oldest_ms bigint, in_flight bigint, retrying bigint, dead bigint, consumers bigint
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  s pgqueue.subscription;
+begin
+  select * into s from pgqueue.subscription where id = v_subscription;
+  return query
+    with newest as (
+      select distinct on (c.lane) c, case when s.ordering = 'by key' then c.lane end as bucket
+      from pgqueue.cursor c where c.subscription = s.id order by c.lane, c.n desc
+    ), fresh as (
+      select f.id from newest
+      cross join lateral unnest(
+        pgqueue.late_ids(s.topic, bucket, c, v_most) || pgqueue.fresh_ids(s.topic, bucket, (c).top, v_most + 1)
+      ) f (id)
+      order by f.id limit v_most + 1
+    ), held as (
+      select sum(cardinality(ids)) filter (where ready_at is null) as in_flight,
+             sum(cardinality(ids)) filter (where ready_at is not null) as retrying,
+             min(ids[1]) as first
+      from pgqueue.lease where subscription = s.id
+    )
+    select least(count(f.id), v_most), count(f.id) <= v_most,
+           (
+             select ceil(extract(epoch from clock_timestamp() - min(m.published_at)) * 1000)::bigint
+             from (
+               select published_at from pgqueue.log where topic = s.topic and id = least(min(f.id), (select first from held))
+               union all
+               select published_at from pgqueue.kept where subscription = s.id and id = least(min(f.id), (select first from held))
+             ) m
+           ),
+           coalesce((select held.in_flight from held), 0)::bigint, coalesce((select held.retrying from held), 0)::bigint,
+           (select count(*) from pgqueue.dead_letter d where d.subscription = s.id),
+           (select count(*) from pgqueue.owner o where o.subscription = s.id)
+    from fresh f;
+end
+$$;
+
+-- Who keeps vacuum from removing what the queue has deleted: the oldest transaction, snapshot or slot of the cluster, of those
+-- that this role may see.
+create function pgqueue.horizon_holder() returns table (what text, who text, age_xids bigint, since timestamptz)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select h.what, h.who, h.age_xids, h.since
+  from (
+    select 'session', coalesce(nullif(application_name, ''), usename::text, 'unknown') || ' (pid ' || pid || ', ' || coalesce(state, 'unknown') || ')',
+           greatest(age(backend_xmin), age(backend_xid))::bigint, xact_start
+    from pg_stat_activity
+    where pid <> pg_backend_pid() and (backend_xmin is not null or backend_xid is not null)
+    union all
+    select 'prepared transaction', gid, age(transaction)::bigint, prepared from pg_prepared_xacts
+    union all
+    select 'replication slot', slot_name::text, greatest(age(xmin), age(catalog_xmin))::bigint, null
+    from pg_replication_slots where xmin is not null or catalog_xmin is not null
+  ) h (what, who, age_xids, since)
+  order by h.age_xids desc nulls last
+  limit 1;
+end;

@@ -1,0 +1,165 @@
+-- The tables. Every message is stored once, in `log`; what a subscription has done is state per run of messages, not per message.
+
+create schema if not exists pgqueue;
+revoke all on schema pgqueue from public;
+
+create table pgqueue.migration (
+  version    int primary key,
+  applied_at timestamptz not null default clock_timestamp()
+);
+
+create table pgqueue.topic (
+  id              bigint generated always as identity primary key,
+  name            text not null unique,
+  buckets         int not null,                    -- into which keys are hashed: the lanes of by-key subscriptions
+  dedup_window_ms bigint not null
+);
+
+-- Drawn in publishing order: a row with a lower id has a transaction id that was assigned earlier.
+create sequence pgqueue.log_id as bigint cache 1;
+
+create table pgqueue.log (
+  topic        bigint not null,
+  id           bigint not null,
+  xact         xid8 not null,                      -- the top-level transaction, also inside a savepoint
+  published_at timestamptz not null,
+  scheduled    bigint,                             -- its number in `scheduled`, if it waited there: the id that its publisher knows
+  bucket       int not null,
+  key          text,
+  kind         text,
+  tags         text[],
+  headers      jsonb,
+  payload      bytea not null,
+  primary key (topic, id)
+);
+create index log_by_bucket on pgqueue.log (topic, bucket, id);
+create index log_by_xact on pgqueue.log (topic, xact, id);
+
+create table pgqueue.subscription (
+  id           bigint generated always as identity primary key,
+  name         text not null unique,
+  topic        bigint not null references pgqueue.topic,
+  ordering     text not null check (ordering in ('unordered', 'by key', 'total')),
+  batch        int not null,
+  prefetch     int not null,
+  lease_ms     bigint not null,
+  max_attempts bigint not null,
+  base_ms      float8 not null,
+  multiplier   float8 not null,
+  cap_ms       float8 not null,
+  jitter       float8 not null
+);
+create index on pgqueue.subscription (topic);
+
+-- How far a lane has been handed out. Append-only, the newest `n` wins: a hot row is never updated.
+-- The invariant: every message of the lane with an id up to `top` that `seen` sees was handed out exactly once, and no other.
+create table pgqueue.cursor (
+  subscription bigint not null,
+  lane         int not null,                       -- -1: all messages, in no order; else the lane of an ordered subscription
+  n            bigint not null,
+  top          bigint not null,
+  seen         pg_snapshot not null,
+  upto         xid8 not null,                      -- no message with an id up to `top` has this transaction or a later one
+  late_seen    pg_snapshot,                        -- while more latecomers than fit are handed out: what becomes `seen` then,
+  late_upto    xid8,                               -- what becomes `upto`,
+  late_after   bigint,                             -- and the last of them that was handed out
+  floor        bigint not null,                    -- no lease of an ordered lane has a lower id
+  moved_at     timestamptz not null,
+  primary key (subscription, lane, n)
+);
+
+-- A run of messages that was handed out and is not done: in one consumer's hand (token and owner are set), or ready for the next.
+create table pgqueue.lease (
+  id           bigint generated always as identity primary key,
+  subscription bigint not null,
+  lane         int not null,
+  rank         bigint not null,                    -- its place in an ordered lane: the first id, or behind what waited when it was redriven
+  token        uuid,                               -- random, made by the holder for each claim: only who knows it may settle
+  owner        uuid,
+  claimed_at   timestamptz not null,
+  ready_at     timestamptz,                        -- null while in hand
+  suspect      int not null default 0,             -- how often its holder died, up to 2: then it is handed out with few others, then alone
+  alone        boolean not null default false,     -- its claim handed out nothing else
+  kept         boolean not null default false,     -- its messages are in `kept`, not in `log`
+  ids          bigint[] not null,                  -- ascending
+  prior        int[],                              -- how often each was delivered before; null: never
+  delivered_at timestamptz,                        -- when it was last handed out before
+  requeued_at  timestamptz,
+  check ((token is null) = (ready_at is not null) and (owner is null) = (token is null))
+);
+-- Those by which work is looked for have no lease in hand, or are entered beyond what the work left behind.
+create index lease_ready on pgqueue.lease (subscription, ready_at, id) where ready_at is not null and lane < 0;
+create index lease_lane on pgqueue.lease (subscription, lane, id) where lane >= 0;
+create index lease_first on pgqueue.lease (subscription, (ids[1])) where not kept;
+create index lease_owner on pgqueue.lease (owner, id) where owner is not null;
+
+-- Answers that were given inside a caller's transaction, until the lease is shortened by them.
+create table pgqueue.settled (
+  lease bigint not null,
+  id    bigint not null,
+  primary key (lease, id)
+);
+
+-- One consumer, which beats.
+create table pgqueue.owner (
+  id           uuid primary key,
+  subscription bigint not null,
+  lease_ms     bigint not null,
+  beat_at      timestamptz not null,
+  suspected_at timestamptz                         -- since when it is silent, as somebody saw who could reach the server
+);
+
+-- Copies of messages that one subscription needs for longer than the log: dead letters, long retries.
+create table pgqueue.kept (
+  subscription bigint not null,
+  id           bigint not null,
+  published_at timestamptz not null,
+  scheduled    bigint,
+  key          text,
+  kind         text,
+  tags         text[],
+  headers      jsonb,
+  payload      bytea not null,
+  primary key (subscription, id)
+);
+
+create table pgqueue.dead_letter (
+  subscription bigint not null,
+  id           bigint not null,
+  attempts     int not null,
+  reason       text not null,
+  delivered_at timestamptz,
+  requeued_at  timestamptz,
+  died_at      timestamptz not null,
+  lane         int not null,
+  primary key (subscription, id)
+);
+
+create table pgqueue.scheduled (
+  id           bigint generated always as identity primary key,
+  topic        bigint not null,
+  due_at       timestamptz not null,
+  key          text,
+  kind         text,
+  tags         text[],
+  headers      jsonb,
+  payload      bytea not null
+);
+create index on pgqueue.scheduled (due_at, id);
+
+create table pgqueue.dedup (
+  topic      bigint not null,
+  dedup_id   text not null,
+  message    text not null,                        -- the id of the first
+  expires_at timestamptz not null,
+  primary key (topic, dedup_id)
+);
+create index on pgqueue.dedup (expires_at);
+
+-- Who sleeps and wants to be woken. Publishers read it and never write it.
+create table pgqueue.sleeper (
+  id          bigint generated always as identity primary key,
+  topic       bigint not null,
+  armed_until timestamptz not null
+);
+create index on pgqueue.sleeper (topic, armed_until);

@@ -1,0 +1,123 @@
+//! [`Client`]: the seam between the queue and a PostgreSQL client.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use pgqueue_core::BoxError;
+
+use crate::Parameter;
+
+/// A PostgreSQL client: what you implement to run the queue over one that has no driver crate yet.
+///
+/// The queue hands it SQL with parameters and takes rows back; it never asks for a queue operation. Values travel in
+/// PostgreSQL's binary format, which the queue writes and reads itself, so that an implementation only moves bytes.
+///
+/// # Contract
+/// - A statement is one round trip where the client can do it, outlives no session, and works behind a pooler in
+///   transaction mode.
+/// - Connections that the client opens itself run in READ COMMITTED, whatever the database's default.
+/// - No connection whose answer is still outstanding goes back to a pool: a dropped call closes its connection.
+#[async_trait]
+pub trait Client: Send + Sync + 'static {
+    /// A row as the client gives it.
+    type Row: Row;
+
+    /// Connects to `url`, as the client's own documentation says.
+    ///
+    /// # Errors
+    /// [`ClientError::Unusable`] for a URL or a TLS mode that cannot be used. Whether the server is reached at once is up
+    /// to the client.
+    async fn connect(url: &str) -> Result<Self, ClientError>
+    where
+        Self: Sized;
+
+    /// Runs one statement in a transaction of its own and returns its rows.
+    async fn query(&self, statement: &str, parameters: &[Parameter]) -> Result<Vec<Self::Row>, ClientError>;
+
+    /// Runs a script of several statements by the simple protocol, in one transaction of its own.
+    async fn run_script(&self, script: &str) -> Result<(), ClientError>;
+
+    /// Opens a connection of its own for notifications, outside of any pool; `None` if this client only polls.
+    async fn open_listener(&self) -> Result<Option<Box<dyn ListenerConnection>>, ClientError>;
+}
+
+/// A transaction of the caller, in which the queue's work becomes part of theirs.
+///
+/// Driver crates implement it for their client's own transaction types.
+#[async_trait]
+pub trait Transaction<C: Client>: Send {
+    /// Runs one statement in the transaction and returns its rows.
+    async fn query(&mut self, statement: &str, parameters: &[Parameter]) -> Result<Vec<C::Row>, ClientError>;
+}
+
+/// A row of a result: columns in PostgreSQL's binary format.
+pub trait Row: Send + Sync + 'static {
+    /// Returns the bytes of a column, counted from 0; `None` for NULL and for a column that is not there.
+    fn column(&self, index: usize) -> Option<&[u8]>;
+}
+
+/// A connection that listens.
+#[async_trait]
+pub trait ListenerConnection: Send {
+    /// Listens on a channel, whose name is taken literally; in force once this returns.
+    async fn listen(&mut self, channel: &str) -> Result<(), ClientError>;
+
+    /// Ends listening on a channel.
+    async fn unlisten(&mut self, channel: &str) -> Result<(), ClientError>;
+
+    /// Goes to the server and back, to see whether the connection lives.
+    async fn ping(&mut self) -> Result<(), ClientError>;
+
+    /// Waits for the next notification. Notifications that arrive during another call are kept.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no notification.
+    async fn next(&mut self) -> Result<Notification, ClientError>;
+}
+
+/// What a `NOTIFY` sent.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive] // so that fields can be added
+pub struct Notification {
+    /// The channel.
+    pub channel: String,
+    /// What was sent along; often empty.
+    pub payload: String,
+}
+
+impl Notification {
+    /// Makes a notification. For authors of clients.
+    pub fn new(channel: impl Into<String>, payload: impl Into<String>) -> Self {
+        Self { channel: channel.into(), payload: payload.into() }
+    }
+}
+
+impl fmt::Debug for Notification {
+    /// Shows everything but the payload, which may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { channel, payload } = self;
+        f.debug_struct("Notification").field("channel", channel).field("payload_bytes", &payload.len()).finish()
+    }
+}
+
+/// Why a client could not do what it was asked for, by what the queue can do about it. Each keeps the client's own error.
+#[derive(Debug)]
+pub enum ClientError {
+    /// No connection could be had: nothing was sent.
+    Unreachable(BoxError),
+    /// Every connection of the pool was in use for as long as the pool waits: nothing was sent.
+    PoolExhausted(BoxError),
+    /// The connection was lost after something was sent: it may or may not have taken effect.
+    Lost(BoxError),
+    /// The server refused.
+    Refused {
+        /// The five characters of SQLSTATE.
+        code: String,
+        /// The server's primary message, without what may quote data.
+        message: String,
+        /// The client's own error.
+        source: BoxError,
+    },
+    /// The client cannot be used so: a bad URL, TLS that is missing, an answer that cannot be read.
+    Unusable(BoxError),
+}

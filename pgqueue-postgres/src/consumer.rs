@@ -1,0 +1,297 @@
+//! [`Consumer`]: one consumer of a subscription: what it holds, and the tasks that work for it.
+//!
+//! Four tasks serve it while it lives: one [claims](claiming), one [settles](settling), one [beats](beating), one keeps
+//! [house](upkeep). They end when the driver and all its deliveries are gone, and give back what is left.
+
+mod acker;
+mod beating;
+mod claiming;
+mod held;
+mod settling;
+mod upkeep;
+mod wakeups;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use pgqueue_core::{Delivery, Error, Message, Result, Subscription};
+use tokio::{
+    sync::{Notify, oneshot, watch},
+    time::Instant,
+};
+use uuid::Uuid;
+
+use acker::Hand;
+pub(crate) use acker::PgAcker;
+use claiming::Looked;
+use held::{Held, InDoubt, Portion};
+pub(crate) use wakeups::wakeups;
+
+use crate::{
+    Client, Parameter,
+    error::{About, repeatable, within},
+    queue::Shared,
+    statement,
+    value::RowExt,
+};
+
+pub(crate) struct Consumer<C: Client> {
+    pub(crate) shared: Arc<Shared<C>>,
+    pub(crate) wanted: Subscription,
+    /// Names this consumer among the owners of leases.
+    owner: Uuid,
+    state: Mutex<State>,
+    /// Rung for the task that claims.
+    to_claim: Notify,
+    /// Rung for the task that settles.
+    to_settle: Notify,
+    /// Changes with everything that a wake-up may follow from.
+    changed: watch::Sender<()>,
+    /// Whether it is over, for those who sleep.
+    over: watch::Sender<bool>,
+}
+
+struct State {
+    held: Held,
+    /// Who waits for a look that begins after they asked.
+    lookers: Vec<Looker>,
+    /// What was armed for the sleep that the next claim ends.
+    armed: Option<i64>,
+    /// Whether a claim is on its way.
+    claiming: bool,
+    /// The subscription on the server, once it was looked up.
+    found: Option<Found>,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// No task was started.
+    Idle,
+    Running,
+    /// The driver is gone: what is out may still be answered.
+    Closing,
+    /// Over, or as dead as a killed process.
+    Over,
+}
+
+/// Somebody who waits for a look at the server.
+struct Looker {
+    /// Whether the consumer is going to sleep.
+    arming: bool,
+    reply: oneshot::Sender<Result<Looked>>,
+}
+
+/// A subscription as the server has it.
+#[derive(Clone, Debug)]
+struct Found {
+    id: i64,
+    topic: i64,
+    channel: String,
+    batch: usize,
+    prefetch: usize,
+    lease: Duration,
+}
+
+impl State {
+    /// Whether nothing is left to be done: it was killed, or it is closing and has settled everything.
+    fn is_done(&self) -> bool {
+        match self.phase {
+            Phase::Over => true,
+            Phase::Closing => !self.claiming && self.held.is_idle(),
+            Phase::Idle | Phase::Running => false,
+        }
+    }
+}
+
+impl<C: Client> Consumer<C> {
+    pub(crate) fn new(shared: Arc<Shared<C>>, wanted: Subscription) -> Arc<Self> {
+        let state = State {
+            held: Held::default(),
+            lookers: Vec::new(),
+            armed: None,
+            claiming: false,
+            found: None,
+            phase: Phase::Idle,
+        };
+        Arc::new(Self {
+            shared,
+            wanted,
+            owner: Uuid::new_v4(),
+            state: Mutex::new(state),
+            to_claim: Notify::new(),
+            to_settle: Notify::new(),
+            changed: watch::Sender::new(()),
+            over: watch::Sender::new(false),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn about(&self) -> About<'_> {
+        About::Subscription(self.wanted.name())
+    }
+
+    /// Asks the server, within the time limit.
+    async fn query(&self, statement: &str, parameters: &[Parameter]) -> Result<Vec<C::Row>> {
+        let limit = self.shared.options.time_limit();
+        within(limit, async {
+            let answer = self.shared.client.query(statement, parameters).await;
+            answer.map_err(|error| repeatable(error, self.about()))
+        })
+        .await
+    }
+
+    /// Looks the subscription up, unless that was done.
+    async fn find(&self) -> Result<Found> {
+        if let Some(found) = self.lock().found.clone() {
+            return Ok(found);
+        }
+        let rows = self.query(statement::DESCRIBE_SUBSCRIPTION, &[Parameter::new(self.wanted.name())]).await?;
+        let not_found = || Error::subscription_not_found(self.wanted.name());
+        let row = rows.first().ok_or_else(not_found)?;
+        let stored = crate::subscriptions::read(row)?;
+        if stored.ensure_same_identity(&self.wanted).is_err() {
+            return Err(not_found()); // another of the same name is none of its business
+        }
+        let found = Found {
+            id: row.get(0)?,
+            topic: row.get(12)?,
+            channel: row.get(13)?,
+            batch: stored.batch(),
+            prefetch: stored.prefetch(),
+            lease: stored.lease(),
+        };
+        self.lock().found = Some(found.clone());
+        Ok(found)
+    }
+
+    /// Forgets the subscription that was found, and what it had: it is gone, though another of its name may be there.
+    fn forget(&self) {
+        let mut state = self.lock();
+        state.found = None;
+        state.held.abandon();
+    }
+
+    /// Starts the tasks, unless they run.
+    fn start(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if state.phase == Phase::Idle {
+            state.phase = Phase::Running;
+            drop(state);
+            tokio::spawn(claiming::run(Arc::clone(self)));
+            tokio::spawn(settling::run(Arc::clone(self)));
+            tokio::spawn(beating::run(Arc::clone(self)));
+            tokio::spawn(upkeep::run(Arc::clone(self)));
+        }
+    }
+
+    fn lives(&self) -> bool {
+        self.lock().phase != Phase::Over
+    }
+
+    /// For how long it may be silent.
+    fn lease(&self) -> Duration {
+        self.lock().found.as_ref().map_or(self.wanted.lease(), |found| found.lease)
+    }
+
+    /// Sleeps until then, or until the consumer ends.
+    async fn sleep_until(&self, then: Instant) {
+        let mut over = self.over.subscribe();
+        tokio::time::timeout_at(then, over.wait_for(|over| *over)).await.ok();
+    }
+
+    /// Returns the next delivery, after a look at the server if none is at hand.
+    pub(crate) async fn fetch(self: &Arc<Self>) -> Result<Option<Delivery>> {
+        if let Some(delivery) = self.pop()? {
+            return Ok(Some(delivery));
+        }
+        self.look(false).await?;
+        self.pop()
+    }
+
+    /// Looks at the server, through the task that claims: whoever stops waiting loses nothing.
+    async fn look(self: &Arc<Self>, arming: bool) -> Result<Looked> {
+        self.start();
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            if state.phase != Phase::Running {
+                return Ok(Looked::default());
+            }
+            state.lookers.push(Looker { arming, reply });
+        }
+        self.to_claim.notify_one();
+        answer.await.unwrap_or_else(|_| Ok(Looked::default())) // the consumer is over
+    }
+
+    fn pop(self: &Arc<Self>) -> Result<Option<Delivery>> {
+        let popped = {
+            let mut state = self.lock();
+            let batch = state.found.as_ref().map_or(1, |found| found.batch);
+            state.held.pop(batch).map(|portion| self.hand(&state.held, portion))
+        };
+        self.to_claim.notify_one(); // there is room for more
+        let Some((hand, messages)) = popped else { return Ok(None) };
+        let acker = PgAcker::new(Arc::clone(self), hand);
+        let mut messages: Vec<Message> = messages.into_iter().map(|(_, message)| message).collect();
+        if self.wanted.batch() > 1 || messages.len() > 1 {
+            return Delivery::batch(messages, acker).map(Some);
+        }
+        Ok(messages.pop().map(|message| Delivery::new(message, acker)))
+    }
+
+    /// What the acker of a portion needs to know.
+    fn hand(&self, held: &Held, portion: Portion) -> (Hand, Vec<held::Numbered>) {
+        let Portion { lease, messages } = portion;
+        let ids = messages.iter().map(|(id, _)| *id).collect();
+        let known = held.leases.get(&lease);
+        let lost = known.map_or_else(|| watch::Sender::new(true).subscribe(), |lease| lease.lost.subscribe());
+        (Hand { lease, ids, lost }, messages)
+    }
+
+    /// The driver is gone: gives back what was not delivered.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.phase = match state.phase {
+            Phase::Running | Phase::Closing => Phase::Closing,
+            Phase::Idle | Phase::Over => Phase::Over,
+        };
+        state.held.release(|_| true);
+        state.lookers.clear();
+        drop(state);
+        self.ring_all();
+    }
+
+    /// Stops as a killed process does: nothing is given back, and nothing is sent any more.
+    pub(crate) fn crash(&self) {
+        let mut state = self.lock();
+        state.phase = Phase::Over;
+        state.held.abandon();
+        state.lookers.clear();
+        drop(state);
+        self.ring_all();
+    }
+
+    fn ring_all(&self) {
+        if !self.lives() {
+            self.over.send_replace(true);
+        }
+        self.to_claim.notify_one();
+        self.to_settle.notify_one();
+        self.changed.send_replace(());
+    }
+
+    /// Notes that messages were settled inside a transaction of the caller's.
+    fn doubt(&self, in_doubt: InDoubt) {
+        let mut state = self.lock();
+        state.held.out -= 1;
+        state.held.in_doubt.push(in_doubt);
+        drop(state);
+        self.to_settle.notify_one();
+    }
+}

@@ -1,0 +1,79 @@
+//! The task that beats: says that the consumer lives, and hears what it lost.
+
+use std::{collections::HashSet, sync::Arc};
+
+use pgqueue_core::Result;
+use tokio::time::Instant;
+
+use super::{Consumer, Found, held::LeaseId};
+use crate::{
+    Client, Parameter, statement,
+    value::{RowExt, millis},
+};
+
+/// Runs until the consumer ends.
+pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
+    let mut strays = HashSet::new();
+    let mut floor = 0_i64;
+    let mut last_beat = Instant::now();
+    while consumer.lives() {
+        let lease = consumer.lease();
+        let now = Instant::now();
+        match beat(&consumer, &mut strays, &mut floor).await {
+            Ok(()) => last_beat = now,
+            Err(error) => tracing::warn!(%error, "a beat failed"),
+        }
+        if last_beat.elapsed() > lease {
+            consumer.lock().held.doubt_all();
+        }
+        consumer.sleep_until(now + lease / 3).await;
+    }
+}
+
+/// Beats with all it has, and hears what it lost and what it does not know. What it did not know twice it gives back: the reply
+/// to a claim was lost.
+async fn beat<C: Client>(consumer: &Consumer<C>, strays: &mut HashSet<i64>, floor: &mut i64) -> Result<()> {
+    let Some(found) = consumer.lock().found.clone() else { return Ok(()) };
+    let known: Vec<LeaseId> = consumer.lock().held.leases.keys().copied().collect();
+    let answer = send(consumer, &found, *floor, &known, strays).await?;
+    let mut state = consumer.lock();
+    let mut unknown = HashSet::new();
+    for (lease, is_stray) in answer {
+        if is_stray && !strays.contains(&lease.number) && !state.held.leases.contains_key(&lease) {
+            unknown.insert(lease.number);
+        } else if !is_stray {
+            state.held.lost(lease);
+        }
+    }
+    // What is below was known or given back.
+    let lowest = state.held.leases.keys().map(|lease| lease.number).chain(unknown.iter().copied()).min();
+    let highest = known.iter().map(|lease| lease.number).max();
+    *floor = lowest.or(highest).unwrap_or(*floor).max(*floor);
+    *strays = unknown;
+    drop(state);
+    consumer.changed.send_replace(());
+    Ok(())
+}
+
+/// Returns the leases that are lost (false) or stray (true).
+async fn send<C: Client>(
+    consumer: &Consumer<C>,
+    found: &Found,
+    floor: i64,
+    known: &[LeaseId],
+    strays: &HashSet<i64>,
+) -> Result<Vec<(LeaseId, bool)>> {
+    let parameters = [
+        Parameter::new(consumer.owner),
+        Parameter::new(found.id),
+        Parameter::new(millis(found.lease)),
+        Parameter::new(floor),
+        Parameter::array(known.iter().map(|lease| Some(lease.number)))?,
+        Parameter::array(known.iter().map(|lease| Some(lease.token)))?,
+        Parameter::array(strays.iter().copied().map(Some))?,
+    ];
+    let rows = consumer.query(statement::BEAT, &parameters).await?;
+    rows.iter()
+        .map(|row| Ok((LeaseId { number: row.get(0)?, token: row.get(1)? }, row.get::<String>(2)? == "stray")))
+        .collect()
+}

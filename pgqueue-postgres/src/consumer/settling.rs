@@ -1,0 +1,233 @@
+//! The task that settles: all answers that wait go to the server in one statement, and come back with a verdict each.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use pgqueue_core::{Error, ErrorKind, Operation, Result};
+use tokio::time::Instant;
+
+use super::{
+    Consumer, Phase,
+    held::{Answer, InDoubt, LeaseId, Verdict, repeat, reply},
+};
+use crate::{
+    Client, Parameter, statement,
+    value::{RowExt, millis},
+};
+
+/// The pauses between two tries to settle while the server cannot be reached.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// For how long settling is tried again. Whoever waits has a time limit of its own; the lease is lost long before.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The pauses between two looks at a caller's transaction that is still open.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+const LONGEST_LOOK: Duration = Duration::from_millis(500);
+
+/// Runs until the consumer ends, which is when nothing is out and everything is answered.
+pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
+    let mut look = FIRST_LOOK;
+    loop {
+        // Answers of handlers that run on this thread come at once: let them all in.
+        tokio::task::yield_now().await;
+        let (answers, in_doubt) = {
+            let mut state = consumer.lock();
+            if state.is_done() {
+                break;
+            }
+            (std::mem::take(&mut state.held.answers), std::mem::take(&mut state.held.in_doubt))
+        };
+        if !answers.is_empty() {
+            look = FIRST_LOOK;
+            settle(&consumer, answers).await;
+            consumer.changed.send_replace(());
+        }
+        let mut open = Vec::new();
+        for doubtful in in_doubt {
+            if resolve(&consumer, &doubtful).await {
+                look = FIRST_LOOK;
+            } else {
+                open.push(doubtful);
+            }
+        }
+        let (is_done, is_open) = {
+            let mut state = consumer.lock();
+            state.held.in_doubt.extend(open);
+            (state.is_done(), !state.held.in_doubt.is_empty())
+        };
+        if is_open {
+            tokio::select! {
+                () = consumer.to_settle.notified() => {}
+                () = tokio::time::sleep(look) => look = (look * 2).min(LONGEST_LOOK),
+            }
+        } else if !is_done {
+            consumer.to_settle.notified().await; // kept, if it was rung for meanwhile
+        }
+    }
+    leave(&consumer).await;
+}
+
+/// Settles until the server has answered, or for as long as it makes sense.
+async fn settle<C: Client>(consumer: &Arc<Consumer<C>>, mut answers: Vec<Answer>) {
+    let since = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    let mut repeated = false;
+    loop {
+        match send(consumer, &answers).await {
+            Ok(refused) => return conclude(consumer, answers, &refused, repeated),
+            Err(error)
+                if error.is_transient() && since.elapsed() < PATIENCE && consumer.lock().phase != Phase::Over =>
+            {
+                tracing::warn!(%error, answers = answers.len(), ?pause, "settling is interrupted and will be tried again");
+                repeated = true;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            Err(error) => {
+                let error = if repeated && error.is_transient() { unknown(error) } else { error };
+                if error.kind() == ErrorKind::NotFound {
+                    consumer.forget();
+                }
+                for answer in &mut answers {
+                    reply(answer, Err(repeat(&error)));
+                    consumer.lock().held.lost(answer.lease);
+                }
+                return;
+            }
+        }
+    }
+}
+
+fn unknown(error: Error) -> Error {
+    Error::new(ErrorKind::Unknown, "the answer may or may not have reached the server; if not, the message comes again")
+        .with_source(error)
+}
+
+/// What the server refused: whole leases, and single messages.
+type Refused = HashSet<(i64, Option<i64>)>;
+
+/// Sends the answers; those that end a lease with OK as one.
+async fn send<C: Client>(consumer: &Arc<Consumer<C>>, answers: &[Answer]) -> Result<Refused> {
+    let found = consumer.find().await?;
+    let parameters = {
+        let state = consumer.lock();
+        let leases = &state.held.leases;
+
+        let mut done: HashMap<LeaseId, usize> = HashMap::new();
+        for answer in answers.iter().filter(|answer| answer.verdict == Verdict::Ok) {
+            *done.entry(answer.lease).or_default() += answer.ids.len();
+        }
+        done.retain(|lease, count| leases.get(lease).is_some_and(|lease| lease.unsettled == *count));
+        let mut done: Vec<_> = done.into_keys().collect();
+        done.sort_unstable();
+
+        let single = answers.iter().enumerate().filter(|(_, answer)| done.binary_search(&answer.lease).is_err());
+        let rows: Vec<_> =
+            single.flat_map(|(number, answer)| answer.ids.iter().map(move |id| (number, answer, *id))).collect();
+        let each =
+            |row: fn(&Answer) -> Option<String>| rows.iter().map(|(_, answer, _)| row(answer)).collect::<Vec<_>>();
+        [
+            Parameter::new(found.id),
+            Parameter::array(done.iter().map(|lease| Some(lease.number)))?,
+            Parameter::array(done.iter().map(|lease| Some(lease.token)))?,
+            Parameter::array(rows.iter().map(|(_, answer, _)| Some(answer.lease.number)))?,
+            Parameter::array(rows.iter().map(|(_, answer, _)| Some(answer.lease.token)))?,
+            Parameter::array(rows.iter().map(|(_, _, id)| Some(*id)))?,
+            Parameter::array(rows.iter().map(|(_, answer, _)| Some(code(&answer.verdict))))?,
+            Parameter::array(rows.iter().map(|(number, _, _)| i32::try_from(*number).ok()))?,
+            Parameter::array(rows.iter().map(|(_, answer, _)| delay_ms(&answer.verdict)))?,
+            Parameter::array(each(reason))?,
+        ]
+    };
+    let rows = consumer.query(statement::SETTLE, &parameters).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, row.read(1)?))).collect()
+}
+
+fn code(verdict: &Verdict) -> i32 {
+    match verdict {
+        Verdict::Ok => 0,
+        Verdict::Requeue { .. } => 1,
+        Verdict::Reject { .. } => 2,
+        Verdict::Release => 3,
+    }
+}
+
+fn delay_ms(verdict: &Verdict) -> Option<i64> {
+    match verdict {
+        Verdict::Requeue { delay, .. } => delay.map(millis),
+        Verdict::Ok | Verdict::Reject { .. } | Verdict::Release => None,
+    }
+}
+
+/// The reason as text that PostgreSQL can hold.
+fn reason(answer: &Answer) -> Option<String> {
+    let reason = match &answer.verdict {
+        Verdict::Requeue { reason, .. } => reason.as_ref()?,
+        Verdict::Reject { reason } => reason,
+        Verdict::Ok | Verdict::Release => return None,
+    };
+    Some(reason.replace('\0', "\u{fffd}"))
+}
+
+/// Tells everybody how it ended.
+fn conclude<C: Client>(consumer: &Consumer<C>, answers: Vec<Answer>, refused: &Refused, repeated: bool) {
+    let name = consumer.wanted.name();
+    for mut answer in answers {
+        let was_refused = refused.contains(&(answer.lease.number, None))
+            || answer.ids.iter().any(|id| refused.contains(&(answer.lease.number, Some(*id))));
+        if was_refused {
+            consumer.lock().held.lost(answer.lease);
+            // The first try may have been the one that settled it.
+            let error = if repeated { unknown(Error::lease_lost(name)) } else { Error::lease_lost(name) };
+            reply(&mut answer, Err(error.during(Operation::Settle)));
+        } else {
+            consumer.lock().held.settled(answer.lease, answer.ids.len());
+            reply(&mut answer, Ok(()));
+        }
+    }
+}
+
+/// Looks what became of an answer inside a caller's transaction; false while that is open.
+async fn resolve<C: Client>(consumer: &Consumer<C>, doubtful: &InDoubt) -> bool {
+    let InDoubt { lease, ids, transaction } = doubtful;
+    let Ok(array) = Parameter::array(ids.iter().copied().map(Some)) else { return true };
+    let parameters =
+        [Parameter::new(lease.number), Parameter::new(lease.token), array, Parameter::nullable(*transaction)];
+    let outcome = match consumer.query(statement::OUTCOME, &parameters).await {
+        Ok(rows) => rows.first().and_then(|row| row.get::<String>(0).ok()),
+        Err(error) => {
+            tracing::debug!(%error, "the outcome of a caller's transaction cannot be seen yet");
+            None
+        }
+    };
+    let mut state = consumer.lock();
+    match outcome.as_deref() {
+        Some("done") => state.held.settled(*lease, ids.len()),
+        Some("rolled back") => {
+            state.held.came_back(*lease, ids.len());
+            consumer.to_settle.notify_one();
+        }
+        Some("lost") => state.held.lost(*lease),
+        _ => return false,
+    }
+    drop(state);
+    consumer.changed.send_replace(());
+    true
+}
+
+/// Gives back what is left, so that nobody waits for the lease to end.
+async fn leave<C: Client>(consumer: &Consumer<C>) {
+    let was_killed = {
+        let mut state = consumer.lock();
+        std::mem::replace(&mut state.phase, Phase::Over) == Phase::Over
+    };
+    consumer.ring_all();
+    if !was_killed && let Err(error) = consumer.query(statement::LEAVE, &[Parameter::new(consumer.owner)]).await {
+        tracing::debug!(%error, "leaving failed; the lease ends by itself");
+    }
+}

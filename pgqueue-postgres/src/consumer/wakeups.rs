@@ -1,0 +1,162 @@
+//! The wake-ups of a consumer: it arms, looks once more, and sleeps until somebody rings or time passes.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream};
+use pgqueue_core::{Result, Wakeup, Wakeups};
+use tokio::{sync::watch, time::Instant};
+
+use super::{Consumer, Found, claiming::Looked};
+use crate::{Client, Notice, Notices, Parameter, statement, value::RowExt};
+
+/// After a look that another consumer's claim may have disturbed, at most.
+const BUSY: Duration = Duration::from_millis(2);
+
+/// How long to sleep while a publisher is at work who may not know that this consumer sleeps: it looked before, and commits after.
+const WRITERS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
+
+/// For how much longer than the sleep the arming lasts, so that nobody is missed between two.
+const MARGIN: Duration = Duration::from_millis(500);
+
+struct Listening<C: Client> {
+    consumer: Arc<Consumer<C>>,
+    /// `None` if the client only polls.
+    bell: Option<Notices>,
+    changed: watch::Receiver<()>,
+    found: Found,
+    /// What had arrived when the consumer was last told.
+    announced: u64,
+    armed_until: Instant,
+    /// Whether somebody rang since it last looked: it is awake, and publishers need not ring for now.
+    rung: bool,
+    /// How often it has looked since something came.
+    looks: usize,
+    /// When to look again.
+    sleep_until: Instant,
+}
+
+/// Why the wait ended.
+enum Woken {
+    Rung,
+    Reconnected,
+    Changed,
+    Slept,
+}
+
+/// Listens from now on, until the stream is dropped.
+pub(crate) async fn wakeups<C: Client>(consumer: Arc<Consumer<C>>) -> Result<Wakeups> {
+    let found = consumer.find().await?;
+    let bell = consumer.shared.listener.subscribe_bell(&found.channel).await?;
+    let now = Instant::now();
+    let announced = consumer.lock().held.arrivals;
+    let mut listening = Listening {
+        changed: consumer.changed.subscribe(),
+        announced,
+        consumer,
+        bell,
+        found,
+        armed_until: now,
+        rung: false,
+        looks: 0,
+        sleep_until: now,
+    };
+    listening.changed.mark_unchanged();
+    Ok(Box::pin(stream::unfold(Some(listening), |listening| async {
+        let mut listening = listening?;
+        match listening.next().await {
+            Ok(wakeup) => Some((Ok(wakeup), Some(listening))),
+            Err(error) => Some((Err(error), None)),
+        }
+    })))
+}
+
+impl<C: Client> Listening<C> {
+    /// Waits until something can be fetched that was not announced.
+    async fn next(&mut self) -> Result<Wakeup> {
+        let mut wakeup = Wakeup::Tick;
+        loop {
+            let (deliverable, arrivals) = {
+                let state = self.consumer.lock();
+                (state.held.has_deliverable(), state.held.arrivals)
+            };
+            if deliverable && arrivals != self.announced {
+                self.announced = arrivals;
+                self.looks = 0;
+                self.sleep_until = Instant::now();
+                return Ok(wakeup);
+            }
+            if !deliverable && Instant::now() >= self.sleep_until {
+                let rung = std::mem::take(&mut self.rung);
+                let looked = if rung { self.consumer.look(false).await? } else { self.look().await? };
+                if looked.messages == 0 && !rung {
+                    self.sleep_until = Instant::now() + self.pause(looked);
+                }
+                continue;
+            }
+            match self.wait(deliverable).await {
+                Woken::Rung => {
+                    wakeup = Wakeup::Notified;
+                    self.rung = true;
+                    self.looks = 0;
+                    self.sleep_until = Instant::now();
+                }
+                Woken::Reconnected => return Ok(Wakeup::Reconnected),
+                Woken::Changed => {
+                    // An answer may have made room in a lane, or something due sooner.
+                    self.sleep_until = Instant::now();
+                }
+                Woken::Slept => wakeup = Wakeup::Tick,
+            }
+        }
+    }
+
+    /// Lets publishers know that this consumer sleeps, then looks once more.
+    async fn look(&mut self) -> Result<Looked> {
+        let longest = self.consumer.shared.options.poll_interval();
+        let armed = self.consumer.lock().armed.is_some() && Instant::now() + longest <= self.armed_until;
+        if self.bell.is_some() && !armed {
+            let lasts = longest + MARGIN;
+            self.armed_until = Instant::now() + lasts;
+            let parameters = [Parameter::new(self.found.topic), Parameter::new(crate::value::millis(lasts))];
+            let rows = self.consumer.query(statement::ARM, &parameters).await?;
+            self.consumer.lock().armed = rows.first().and_then(|row| row.get(0).ok());
+        }
+        self.looks += 1;
+        self.consumer.look(self.bell.is_some()).await
+    }
+
+    /// How long to sleep after a look that found nothing.
+    fn pause(&self, looked: Looked) -> Duration {
+        let longest = self.consumer.shared.options.poll_interval();
+        let pause = match looked {
+            Looked { busy: true, .. } => BUSY.mul_f64(fastrand::f64()),
+            Looked { writers: true, .. } => WRITERS.get(self.looks.saturating_sub(1)).copied().unwrap_or(WRITERS[1]),
+            _ => longest,
+        };
+        pause.min(looked.wait.unwrap_or(longest)).min(longest)
+    }
+
+    async fn wait(&mut self, deliverable: bool) -> Woken {
+        let bell = async {
+            match &mut self.bell {
+                Some(bell) => bell.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        let sleep = async {
+            if deliverable {
+                std::future::pending::<()>().await; // what waits is announced: no more noise
+            } else {
+                tokio::time::sleep_until(self.sleep_until).await;
+            }
+        };
+        tokio::select! {
+            notice = bell => match notice {
+                Some(Notice::Reconnected) => Woken::Reconnected,
+                _ => Woken::Rung,
+            },
+            _ = self.changed.changed() => Woken::Changed,
+            () = sleep => Woken::Slept,
+        }
+    }
+}

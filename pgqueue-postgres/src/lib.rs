@@ -1,0 +1,32 @@
+//! What pgqueue's PostgreSQL drivers share: the schema, the SQL and the engine, over a small port to a client.
+//!
+//! To use the queue, take the driver crate of the client that you have: `pgqueue-tokio-postgres` or `pgqueue-sqlx`. Both offer
+//! the [`PgQueue`] of this crate. To use it over another client, implement [`Client`].
+
+// Library code returns errors.
+#![warn(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod client;
+mod coalescing;
+mod consumer;
+mod error;
+mod listener;
+mod message;
+mod migrate;
+mod options;
+mod parameter;
+mod publishing;
+mod queue;
+mod statement;
+mod stats;
+mod subscription;
+mod subscriptions;
+mod value;
+
+pub use client::{Client, ClientError, ListenerConnection, Notification, Row, Transaction};
+pub use listener::{Listener, Notice, Notices};
+pub use options::Options;
+pub use parameter::Parameter;
+pub use queue::PgQueue;
+pub use stats::{HorizonHolder, SubscriptionStats};
+pub use subscription::PgSubscription;

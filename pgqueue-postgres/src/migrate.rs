@@ -1,0 +1,65 @@
+//! Migrations: bring the schema to the version that this binary knows.
+
+use pgqueue_core::{Error, Result};
+
+use crate::{
+    Client, ClientError,
+    error::{About, repeatable},
+    value::RowExt,
+};
+
+/// The version of the schema that this binary was made for.
+pub(crate) const VERSION: i32 = 1;
+
+/// What brings the schema from one version to the next: the first makes version 1 of nothing. Each is one transaction.
+const MIGRATIONS: [&str; VERSION as usize] = [concat!(
+    include_str!("../sql/tables.sql"),
+    include_str!("../sql/publish.sql"),
+    include_str!("../sql/claim.sql"),
+    include_str!("../sql/settle.sql"),
+    include_str!("../sql/owner.sql"),
+    include_str!("../sql/upkeep.sql"),
+    include_str!("../sql/manage.sql"),
+    include_str!("../sql/stats.sql"),
+    include_str!("../sql/privileges.sql"),
+)];
+
+/// Excludes other migrations, and gives up rather than make others wait behind a lock that it cannot get.
+const BEGIN: &str = "
+    set local lock_timeout = '5s';
+    select pg_advisory_xact_lock(hashtextextended('pgqueue.migrate', 0));
+";
+
+/// Brings the schema to [`VERSION`], whatever it is now, and leaves a newer one as it is.
+pub(crate) async fn migrate<C: Client>(client: &C) -> Result<()> {
+    loop {
+        let version = version(client).await?;
+        let Some(migration) = MIGRATIONS.get(usize::try_from(version).unwrap_or(0)) else { return Ok(()) };
+        let target = version + 1;
+        // A migration that others have done meanwhile fails on what it would make, and the version says so.
+        let done = format!("insert into pgqueue.migration (version) values ({target});");
+        if let Err(error) = client.run_script(&[BEGIN, migration, &done].concat()).await
+            && self::version(client).await? < target
+        {
+            return Err(explained(error, target));
+        }
+    }
+}
+
+/// The version of the schema; 0 if there is none.
+async fn version<C: Client>(client: &C) -> Result<i32> {
+    const EXISTS: &str = "select to_regclass('pgqueue.migration') is not null";
+    const VERSION: &str = "select coalesce(max(version), 0) from pgqueue.migration";
+    let ask = async |statement| client.query(statement, &[]).await.map_err(|error| repeatable(error, About::Queue));
+    let exists = ask(EXISTS).await?;
+    if !exists.first().map_or(Ok(false), |row| row.get::<bool>(0))? {
+        return Ok(0);
+    }
+    ask(VERSION).await?.first().map_or(Ok(0), |row| row.get(0))
+}
+
+fn explained(error: ClientError, target: i32) -> Error {
+    let error = repeatable(error, About::Queue);
+    let message = format!("bringing the schema \"pgqueue\" to version {target} failed, and it is as before: {error}");
+    Error::new(error.kind(), message).with_transient(error.is_transient()).with_source(error)
+}

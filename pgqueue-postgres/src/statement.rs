@@ -1,0 +1,61 @@
+//! The statements that the queue sends: calls of its functions, one round trip each.
+
+pub(crate) const PUBLISH: &str = "select pgqueue.publish_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+
+pub(crate) const CLAIM: &str = "\
+    select lease, lane, id, scheduled, attempt, suspect, delivered_at, requeued_at, published_at, key, kind, tags, headers, payload, \
+           busy, writers, wait_ms, batch, prefetch, lease_ms \
+    from pgqueue.claim($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+
+pub(crate) const SETTLE: &str =
+    "select refused_lease, refused_id from pgqueue.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+
+pub(crate) const SETTLE_IN: &str = "select pgqueue.settle_in($1, $2, $3)";
+
+pub(crate) const OUTCOME: &str = "select pgqueue.outcome($1, $2, $3, $4)";
+
+pub(crate) const BEAT: &str = "select lease, token, state from pgqueue.beat($1, $2, $3, $4, $5, $6, $7)";
+
+pub(crate) const LEAVE: &str = "select pgqueue.leave($1)";
+
+pub(crate) const ARM: &str = "select pgqueue.arm($1, $2)";
+
+pub(crate) const BURY_OWNERS: &str = "select pgqueue.bury_owners()";
+
+pub(crate) const PUBLISH_SCHEDULED: &str = "select pgqueue.publish_scheduled()";
+
+pub(crate) const KEEP_STUCK: &str = "select pgqueue.keep_stuck()";
+
+pub(crate) const TRIM: &str = "select pgqueue.trim()";
+
+pub(crate) const SWEEP: &str = "select pgqueue.sweep()";
+
+pub(crate) const CREATE_TOPIC: &str = "select buckets from pgqueue.create_topic($1, $2, $3)";
+
+pub(crate) const DELETE_TOPIC: &str = "select pgqueue.delete_topic($1)";
+
+pub(crate) const DESCRIBE_TOPIC: &str = "select name, buckets, dedup_window_ms from pgqueue.describe_topic($1)";
+
+pub(crate) const INSERT_SUBSCRIPTION: &str =
+    "select topic, ordering from pgqueue.insert_subscription($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+
+pub(crate) const DELETE_SUBSCRIPTION: &str = "select pgqueue.delete_subscription($1)";
+
+pub(crate) const DESCRIBE_SUBSCRIPTION: &str = "\
+    select id, name, topic, ordering, batch, prefetch, lease_ms, max_attempts, base_ms, multiplier, cap_ms, jitter, topic_id, channel \
+    from pgqueue.describe_subscription($1)";
+
+pub(crate) const DEAD_LETTERS: &str = "\
+    select id, scheduled, attempts, reason, delivered_at, requeued_at, died_at, published_at, key, kind, tags, headers, payload \
+    from pgqueue.dead_letters($1)";
+
+pub(crate) const REDRIVE: &str = "select pgqueue.redrive($1, $2)";
+
+pub(crate) const PURGE: &str = "select pgqueue.purge($1)";
+
+pub(crate) const EXPIRE_LEASES: &str = "select pgqueue.expire_leases($1)";
+
+pub(crate) const STATS: &str = "\
+    select waiting, waiting_is_exact, oldest_ms, in_flight, retrying, dead, consumers from pgqueue.stats($1)";
+
+pub(crate) const HORIZON_HOLDER: &str = "select what, who, age_xids, since from pgqueue.horizon_holder()";

@@ -1,0 +1,67 @@
+//! [`PgSubscription`]: one consumer of a subscription, the driver itself.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use pgqueue_core::{Delivery, Result, Subscription, SubscriptionDriver, Wakeups};
+
+use crate::{
+    Client, PgQueue,
+    consumer::{self, Consumer},
+    queue::Shared,
+};
+
+/// One consumer of one subscription, as [`PgQueue::subscription`](crate::PgQueue::subscription) makes it: the driver for
+/// [`subscribe`](pgqueue_core::subscribe).
+///
+/// It takes messages in advance ([`Subscription::prefetch`]), merges answers that come at the same time into one statement,
+/// beats for all it has, and does its share of the queue's housekeeping, all on tokio tasks that begin with the first fetch and
+/// end when it and its deliveries are gone. What it has not handed out goes back to others at once when it is dropped.
+pub struct PgSubscription<C: Client> {
+    consumer: Arc<Consumer<C>>,
+}
+
+impl<C: Client> PgSubscription<C> {
+    pub(crate) fn new(shared: Arc<Shared<C>>, wanted: Subscription) -> Self {
+        Self { consumer: Consumer::new(shared, wanted) }
+    }
+
+    /// Returns the queue it belongs to.
+    #[must_use]
+    pub fn queue(&self) -> PgQueue<C> {
+        PgQueue::from_shared(Arc::clone(&self.consumer.shared))
+    }
+
+    /// Lets this consumer die as its process would: nothing is given back, and dropping its deliveries releases nothing. They go
+    /// to others after [`Subscription::lease`]. For tests of what happens then.
+    pub fn crash(&self) {
+        self.consumer.crash();
+    }
+}
+
+#[async_trait]
+impl<C: Client> SubscriptionDriver for PgSubscription<C> {
+    async fn insert_subscription(&self) -> Result<()> {
+        self.consumer.shared.insert_subscription(&self.consumer.wanted).await
+    }
+
+    async fn listen(&self) -> Result<Wakeups> {
+        consumer::wakeups(Arc::clone(&self.consumer)).await
+    }
+
+    async fn fetch_pending(&self) -> Result<Option<Delivery>> {
+        self.consumer.fetch().await
+    }
+}
+
+impl<C: Client> Drop for PgSubscription<C> {
+    fn drop(&mut self) {
+        self.consumer.close();
+    }
+}
+
+impl<C: Client> fmt::Debug for PgSubscription<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgSubscription").field("wanted", &self.consumer.wanted).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,73 @@
+//! pgqueue on PostgreSQL through [sqlx].
+//!
+//! ```no_run
+//! # async fn example() -> pgqueue_core::Result<()> {
+//! use pgqueue_core::{Ack, BoxError, Job, PublisherExt, Subscription, Topic, Worker, subscribe};
+//! use pgqueue_sqlx::PgQueue;
+//!
+//! let queue = PgQueue::connect("postgres://app@localhost/shop?sslmode=disable").await?;
+//! queue.migrate().await?;
+//! queue.create_topic(Topic::new("orders")).await?;
+//! let deliveries = subscribe(queue.subscription(Subscription::new("invoices", "orders"))).await?;
+//!
+//! queue.publish_json("orders", "one espresso").await?;
+//! Worker::new(deliveries, async |job: Job<String>| {
+//!     println!("invoice for {}", job.value);
+//!     Ok::<_, BoxError>(Ack::Ok)
+//! })
+//! .run()
+//! .await
+//! # }
+//! ```
+//!
+//! Over the pool that the service has already it is `PgQueue::new(pool)`. A transaction of the caller, for
+//! [`publish_in`](pgqueue_postgres::PgQueue::publish_in) and [`ok_in`](pgqueue_postgres::PgQueue::ok_in), is a
+//! [`sqlx::Transaction`], or a [`sqlx::PgConnection`] on which they began one themselves. [`Sqlx`] is the client below all this.
+//!
+//! # Behaviour
+//!
+//! - **One round trip** for a statement, from the second time that a connection runs it. Behind an old pooler in
+//!   transaction mode see [`Sqlx::with_unnamed_statements`].
+//! - **A dropped call closes its connection.** Its answer is outstanding, and would otherwise keep the next caller
+//!   waiting. Dropping spawns nothing, and needs no runtime.
+//! - **No downgrade.** Without TLS, [`Client::connect`] wants to read
+//!   `sslmode=disable`. A pool of the caller's is used as it is.
+//! - **Nothing hidden.** A lost connection is an error, and is never quietly replaced below a listener.
+//! - **No secrets** in errors and debug output.
+//!
+//! # Runtime
+//!
+//! sqlx needs Tokio, and so does this.
+//!
+//! # Features
+//!
+//! | feature | default | what for |
+//! |---|---|---|
+//! | `rustls` | no | TLS for connections that are opened by URL |
+
+// Library code returns errors.
+#![warn(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod client;
+mod connect;
+mod ended;
+mod error;
+mod listener;
+mod pool;
+mod row;
+mod statement;
+mod transaction;
+
+pub use client::Sqlx;
+pub use row::SqlxRow;
+
+#[doc(inline)]
+pub use pgqueue_postgres::{
+    Client, ClientError, HorizonHolder, Listener, Notice, Notices, Options, SubscriptionStats, Transaction,
+};
+
+/// The queue through sqlx.
+pub type PgQueue = pgqueue_postgres::PgQueue<Sqlx>;
+
+/// One consumer of a subscription of a [`PgQueue`].
+pub type PgSubscription = pgqueue_postgres::PgSubscription<Sqlx>;

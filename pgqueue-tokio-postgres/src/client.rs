@@ -1,0 +1,149 @@
+//! [`TokioPostgres`]: the client.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use deadpool_postgres::{Manager, Object, Pool, Runtime, Timeouts};
+use pgqueue_postgres::{Client, ClientError, ListenerConnection, Parameter};
+use tokio::time::timeout;
+use tokio_postgres::{Config, NoTls};
+
+use crate::loan::Loan;
+use crate::statement::Bound;
+use crate::{Listening, Tls, TokioPostgresRow, error, settings, tls};
+
+/// How many connections a pool has, unless its maker says otherwise.
+const POOL_SIZE: usize = 16;
+
+/// How long to wait for a connection of the pool, unless the pool itself says.
+const POOL_WAIT: Duration = Duration::from_secs(5);
+
+/// PostgreSQL through tokio-postgres: a pool for statements, and a connection of its own for notifications.
+///
+/// Connections are opened when they are needed. See the [crate's documentation](crate) for TLS and for what it sets on
+/// connections that it opens itself.
+///
+/// # Cancel safety
+/// Dropping the future of a call means either outcome. Its connection is closed, not given back to the pool.
+pub struct TokioPostgres {
+    pool: Pool,
+    listening: Listening,
+    /// Makes a pool of another size; `None` for a pool that came from outside.
+    remake: Option<Box<MakePool>>,
+}
+
+type MakePool = dyn Fn(usize) -> Result<Pool, ClientError> + Send + Sync;
+
+impl TokioPostgres {
+    /// Makes a client with a pool of its own, whose connections use the connector `tls`.
+    ///
+    /// [`SslMode::Prefer`](tokio_postgres::config::SslMode::Prefer), which is the default of `Config`, is taken for
+    /// `Require`. For connections without TLS, say `Disable`; [`NoTls`] will do as the connector then. Hosts that are Unix
+    /// sockets only never use TLS.
+    ///
+    /// # Errors
+    /// [`ClientError::Unusable`] if `config` names no host.
+    pub fn with_tls(config: Config, tls: impl Tls) -> Result<Self, ClientError> {
+        settings::ensure_host(&config)?;
+        let pooled = settings::for_queue(config.clone());
+        let timeouts =
+            Timeouts { wait: Some(POOL_WAIT), create: Some(settings::time_to_connect(&pooled)), recycle: None };
+        let connector = tls.clone();
+        let make = move |size| {
+            let pool = Pool::builder(Manager::new(pooled.clone(), connector.clone()));
+            let pool = pool.max_size(size).timeouts(timeouts).runtime(Runtime::Tokio1).build();
+            pool.map_err(|source| ClientError::Unusable(source.into()))
+        };
+        Ok(Self { pool: make(POOL_SIZE)?, listening: Listening::with(config, tls), remake: Some(Box::new(make)) })
+    }
+
+    /// Makes a client from a pool that exists, which may serve others too.
+    ///
+    /// The pool's connections are used as they are: their isolation level must be READ COMMITTED, and whether they are
+    /// encrypted was decided where the pool was made. A pool without a wait timeout is waited for 5 seconds.
+    #[must_use]
+    pub fn from_pool(pool: Pool, listening: Listening) -> Self {
+        Self { pool, listening, remake: None }
+    }
+
+    /// Sets how many connections the pool may have, apart from the one for notifications: 16 unless said otherwise. It
+    /// replaces the pool, so say it before the client is used.
+    ///
+    /// # Errors
+    /// [`ClientError::Unusable`] if the pool came through [`from_pool`](Self::from_pool), or if `size` is 0.
+    pub fn with_pool_size(mut self, size: usize) -> Result<Self, ClientError> {
+        // Not by resizing: a pool of deadpool that is not full yet goes on as if it had its old size.
+        let make = self.remake.as_ref().filter(|_| size > 0);
+        let make = make.ok_or_else(|| ClientError::Unusable("this pool cannot be given such a size".into()))?;
+        self.pool = make(size)?;
+        Ok(self)
+    }
+
+    /// Takes a connection from the pool, within the time that the pool, or else this crate, sets for it.
+    async fn object(&self) -> Result<Object, ClientError> {
+        if self.pool.timeouts().wait.is_some() {
+            return self.pool.get().await.map_err(error::pooling);
+        }
+        // A wait timeout of deadpool's would need a pool that was made with a runtime.
+        timeout(POOL_WAIT, self.pool.get()).await.map_or_else(
+            |elapsed| {
+                let status = self.pool.status();
+                let waited_for_others = status.size >= status.max_size;
+                let error = if waited_for_others { ClientError::PoolExhausted } else { ClientError::Unreachable };
+                Err(error(elapsed.into()))
+            },
+            |object| object.map_err(error::pooling),
+        )
+    }
+}
+
+#[async_trait]
+impl Client for TokioPostgres {
+    type Row = TokioPostgresRow;
+
+    /// Makes a client with a pool of its own for `url`: a `postgres://` URL, or a string of `key=value` pairs, as
+    /// [`Config`] reads them.
+    ///
+    /// With `sslmode=disable`, and for hosts that are Unix sockets only, connections are plain. Else they use TLS, which
+    /// takes the feature `rustls`; without it, there is [`with_tls`](Self::with_tls).
+    ///
+    /// # Errors
+    /// [`ClientError::Unusable`] if `url` cannot be read or names no host, or if TLS is missing. The server is not reached
+    /// before it is needed.
+    async fn connect(url: &str) -> Result<Self, ClientError> {
+        let config = settings::parse(url)?;
+        if settings::is_plain(&config) {
+            return Self::with_tls(config, NoTls);
+        }
+        let tls = tls::bundled(&config)?;
+        Self::with_tls(config, tls)
+    }
+
+    async fn query(&self, statement: &str, parameters: &[Parameter]) -> Result<Vec<TokioPostgresRow>, ClientError> {
+        let bound = Bound::all(parameters);
+        let mut loan = Loan::default();
+        let client = loan.take(self.object().await?);
+        let rows = client.query_typed(statement, &Bound::typed(&bound)).await;
+        Ok(TokioPostgresRow::all(loan.settle(rows)?))
+    }
+
+    async fn run_script(&self, script: &str) -> Result<(), ClientError> {
+        let mut loan = Loan::default();
+        let client = loan.take(self.object().await?);
+        let done = client.batch_execute(script).await;
+        loan.settle(done)
+    }
+
+    async fn open_listener(&self) -> Result<Option<Box<dyn ListenerConnection>>, ClientError> {
+        self.listening.open().await
+    }
+}
+
+impl fmt::Debug for TokioPostgres {
+    /// Shows how busy the pool is, and nothing of its configuration, which holds secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pool, listening, remake: _ } = self;
+        f.debug_struct("TokioPostgres").field("pool", &pool.status()).field("listening", listening).finish()
+    }
+}

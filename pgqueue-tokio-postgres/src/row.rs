@@ -1,0 +1,36 @@
+//! [`TokioPostgresRow`]: a row of an answer.
+
+use std::error::Error;
+
+use pgqueue_postgres::Row;
+use tokio_postgres::types::{FromSql, Type};
+
+/// A row as tokio-postgres received it.
+#[derive(Debug)]
+pub struct TokioPostgresRow(tokio_postgres::Row);
+
+impl TokioPostgresRow {
+    pub(crate) fn all(rows: Vec<tokio_postgres::Row>) -> Vec<Self> {
+        rows.into_iter().map(Self).collect()
+    }
+}
+
+impl Row for TokioPostgresRow {
+    fn column(&self, index: usize) -> Option<&[u8]> {
+        let Raw(bytes) = self.0.try_get::<_, Option<Raw<'_>>>(index).ok()??;
+        Some(bytes)
+    }
+}
+
+/// The bytes of a column of any type.
+struct Raw<'a>(&'a [u8]);
+
+impl<'a> FromSql<'a> for Raw<'a> {
+    fn from_sql(_: &Type, bytes: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Self(bytes))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}

@@ -1,0 +1,10 @@
+//! The queue on a real server, through both clients: what the conformance kit, which knows nothing of PostgreSQL, cannot ask.
+
+mod backend;
+mod common;
+
+mod bad_input;
+mod crossing;
+mod lifecycle;
+mod listener;
+mod ok_in;

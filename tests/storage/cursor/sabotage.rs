@@ -1,0 +1,84 @@
+//! Sabotages of the queue's functions, to show that the checks would notice.
+
+/// A change of one function that breaks a promise.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sabotage {
+    pub(crate) name: &'static str,
+    pub(crate) function: &'static str,
+    /// What is replaced, and what by.
+    pub(crate) edits: &'static [(&'static str, &'static str)],
+}
+
+pub(crate) const SABOTAGES: [Sabotage; 11] = [
+    Sabotage {
+        name: "latecomers that were in progress are forgotten",
+        function: "late_ids",
+        edits: &[("select pg_snapshot_xip(c.seen)", "select null::xid8")],
+    },
+    Sabotage {
+        name: "latecomers that began after the snapshot's last are forgotten",
+        function: "late_ids",
+        edits: &[("xact >= pg_snapshot_xmax(c.seen) and xact < c.upto", "false")],
+    },
+    Sabotage {
+        name: "the cursor is read before the lock",
+        function: "claim",
+        edits: &[
+            (
+                "select * into c from pgqueue.cursor where subscription = s.id and lane = v_lane order by n desc limit 1;",
+                "",
+            ),
+            ("continue when not found;", "continue when c is null;"),
+            (
+                "if not pg_try_advisory_xact_lock(",
+                "select * into c from pgqueue.cursor where subscription = s.id and lane = v_lane order by n desc limit 1;\n\
+                 if not pg_try_advisory_xact_lock(",
+            ),
+        ],
+    },
+    Sabotage {
+        name: "upto is drawn before the look",
+        function: "claim",
+        edits: &[("for i in 0 .. v_lanes - 1 loop", "v_xact := pg_current_xact_id();\nfor i in 0 .. v_lanes - 1 loop")],
+    },
+    Sabotage {
+        name: "seen is of a later statement",
+        function: "look",
+        edits: &[
+            ("pg_current_snapshot()\n", "null::pg_snapshot\n"),
+            ("exit when", "select pg_current_snapshot() into v_seen;\nexit when"),
+        ],
+    },
+    Sabotage {
+        name: "seen is of an earlier statement",
+        function: "look",
+        edits: &[
+            ("loop\n", "loop\nselect pg_current_snapshot() into v_seen;\n"),
+            ("pgqueue.last_id(s.topic, c.top), pg_current_snapshot()", "pgqueue.last_id(s.topic, c.top), v_seen"),
+        ],
+    },
+    Sabotage {
+        name: "latecomers beyond the limit are forgotten",
+        function: "look",
+        edits: &[("if cardinality(v_late) > v_most then", "v_late := v_late[1:v_most];\nif false then")],
+    },
+    Sabotage {
+        name: "a lane goes on before its first is settled",
+        function: "claim",
+        edits: &[("if l.rank <= c.top then", "if false then")],
+    },
+    Sabotage {
+        name: "anybody may settle",
+        function: "settle",
+        edits: &[
+            ("h.id = d.id and h.token = d.token", "h.id = d.id"),
+            ("where id = a.lease and token = a.token", "where id = a.lease"),
+        ],
+    },
+    Sabotage {
+        name: "trimming forgets the leases",
+        function: "trim",
+        edits: &[("where subscription = s.id and not kept", "where subscription = s.id and false")],
+    },
+    Sabotage { name: "trimming forgets the latecomers", function: "trim", edits: &[("(xact < v_xmin or", "(true or")] },
+];
