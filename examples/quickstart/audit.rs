@@ -11,6 +11,8 @@ use crate::queue::Queue;
 
 /// Counts what really happened to a subscription's messages: an answer counts once the driver has accepted it.
 pub(crate) struct Audit {
+    /// What people call the subscription.
+    title: &'static str,
     subscription: Subscription,
     tally: Arc<watch::Sender<Tally>>,
 }
@@ -30,12 +32,12 @@ pub(crate) struct Tally {
 }
 
 impl Audit {
-    pub(crate) fn new(subscription: Subscription) -> Self {
-        Self { subscription, tally: Arc::default() }
+    pub(crate) fn new(title: &'static str, subscription: Subscription) -> Self {
+        Self { title, subscription, tally: Arc::default() }
     }
 
-    pub(crate) fn name(&self) -> &str {
-        self.subscription.name()
+    pub(crate) fn title(&self) -> &'static str {
+        self.title
     }
 
     /// Makes a consumer of the subscription whose deliveries are counted.
@@ -76,7 +78,7 @@ impl Audit {
 impl fmt::Display for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tally { acked, requeued, dead, .. } = &*self.tally();
-        write!(f, "{}: {} acked, {requeued} requeued, {dead} dead", self.name(), acked.len())
+        write!(f, "{}: {} acked, {requeued} requeued, {dead} dead", self.title, acked.len())
     }
 }
 

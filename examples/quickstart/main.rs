@@ -5,7 +5,13 @@
 //!
 //! ```text
 //! cargo run --release --example quickstart
+//! cargo run --release --example quickstart -- --driver tokio-postgres
+//! cargo run --release --example quickstart -- --driver sqlx --database-url 'postgres://me@localhost/test?sslmode=disable'
 //! ```
+//!
+//! On PostgreSQL it works in the database that it is given, or in a server of its own that goes with the program. What is in
+//! the database stays as it is: topic and subscriptions have new names in every run (`earthquakes_…`), and are deleted at
+//! the end unless the program is interrupted. The schema `pgqueue` is made if it is missing, and stays.
 //!
 //! What people read goes to stderr; the last line on stdout is a summary as JSON.
 #![allow(clippy::print_stderr, reason = "a program talks to its user")]
@@ -31,7 +37,7 @@ use futures::{StreamExt, try_join};
 use pgqueue_core::{
     Ack, Backoff, BoxError, ConsumeStream, ErrorKind, Job, Order, Result, Subscription, Topic, Worker, subscribe,
 };
-use pgqueue_examples::{BUNDLED, Earthquake, alerts, read_messages};
+use pgqueue_examples::{BUNDLED, Earthquake, alerts, name_of_this_run, read_messages};
 use tokio::{
     fs::File,
     io::{AsyncBufRead, BufReader, stdin},
@@ -43,8 +49,6 @@ use crate::{
     queue::{Driver, Queue},
     summary::{Published, Summary},
 };
-
-const TOPIC: &str = "earthquakes";
 
 /// How many messages are published at a time, at most.
 const BATCH: usize = 100;
@@ -59,6 +63,10 @@ struct Options {
     /// What keeps the messages
     #[arg(long, value_enum, default_value_t = Driver::Memory)]
     driver: Driver,
+
+    /// The database to work in, for a driver on PostgreSQL [default: that of a private server]
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
 
     /// Let every N-th call of a handler fail; 0 is none. With 1 every message dies after ten attempts, which takes minutes
     /// for a whole week in order
@@ -82,23 +90,37 @@ async fn main() -> ExitCode {
 
 async fn run(options: Options) -> anyhow::Result<String> {
     let input = open(options.input.as_deref()).await?;
-    let queue = options.driver.open(Topic::new(TOPIC)).await?;
+    let topic = name_of_this_run("earthquakes");
+    let queue = options.driver.open(options.database_url, Topic::new(&topic)).await?;
 
+    let done = publish_and_consume(&*queue, &topic, input, options.fail_every).await;
+    let deleted = queue.delete_topic(&topic).await;
+    let summary = serde_json::to_string(&done?)?;
+    deleted?;
+    Ok(summary)
+}
+
+async fn publish_and_consume(
+    queue: &dyn Queue,
+    topic: &str,
+    input: Input,
+    fail_every: usize,
+) -> anyhow::Result<Summary> {
     let backoff = Backoff::default().with_base(Duration::from_millis(10)).with_cap(Duration::from_millis(100));
-    let archive = Audit::new(Subscription::new("archive", TOPIC).with_order(Order::ByKey).with_backoff(backoff));
-    let alert = Audit::new(Subscription::new("alerts", TOPIC).with_backoff(backoff));
+    let subscription = |name| Subscription::new(format!("{topic}_{name}"), topic).with_backoff(backoff);
+    let archive = Audit::new("archive", subscription("archive").with_order(Order::ByKey));
+    let alert = Audit::new("alerts", subscription("alerts"));
 
     // Both subscriptions exist before anything is published, so both get everything.
-    let archive_stream = subscribe(archive.watch(&*queue)).await?;
-    let alert_stream = subscribe(alert.watch(&*queue)).await?;
+    let archive_stream = subscribe(archive.watch(queue)).await?;
+    let alert_stream = subscribe(alert.watch(queue)).await?;
 
-    let archiving = consume(archive_stream, &archive, options.fail_every, async |_| Ok(Ack::Ok));
+    let archiving = consume(archive_stream, &archive, fail_every, async |_| Ok(Ack::Ok));
     let (pager, paged) = mpsc::channel();
-    let alerting = consume(alert_stream, &alert, options.fail_every, |job| {
-        alerts(job, |job| Ok(pager.send(job.message().id().clone())?))
-    });
+    let alerting =
+        consume(alert_stream, &alert, fail_every, |job| alerts(job, |job| Ok(pager.send(job.message().id().clone())?)));
     let publishing = async {
-        let published = publish(&*queue, input).await?;
+        let published = publish(queue, topic, input).await?;
         eprintln!("published: {} messages; skipped: {} lines", published.messages.len(), published.skipped);
         archive.expect(published.messages.len());
         alert.expect(published.messages.len());
@@ -110,8 +132,7 @@ async fn run(options: Options) -> anyhow::Result<String> {
     };
 
     eprintln!("{archive}; {alert}");
-    let summary = Summary::new(&published, &archive, &alert, paged.try_iter());
-    Ok(serde_json::to_string(&summary)?)
+    Ok(Summary::new(&published, &archive, &alert, paged.try_iter()))
 }
 
 type Input = Box<dyn AsyncBufRead + Send + Unpin>;
@@ -126,7 +147,7 @@ async fn open(input: Option<&Path>) -> anyhow::Result<Input> {
 }
 
 /// Publishes all good lines in order, in batches of what has been read; reports the others and goes on.
-async fn publish(queue: &dyn Queue, input: Input) -> anyhow::Result<Published> {
+async fn publish(queue: &dyn Queue, topic: &str, input: Input) -> anyhow::Result<Published> {
     let mut published = Published::default();
     let mut batches = pin!(read_messages(input).ready_chunks(BATCH));
     while let Some(lines) = batches.next().await {
@@ -141,7 +162,7 @@ async fn publish(queue: &dyn Queue, input: Input) -> anyhow::Result<Published> {
             }
         }
         let keys: Vec<_> = batch.iter().map(|message| message.key().map(str::to_owned)).collect();
-        let ids = queue.publish(TOPIC, batch).await?;
+        let ids = queue.publish(topic, batch).await?;
         published.messages.extend(ids.into_iter().zip(keys));
         tokio::task::yield_now().await; // a memory queue never waits, and the consumers want their turn
     }
@@ -161,10 +182,10 @@ where
     let flaky = async |job| {
         if audit.count_call().is_multiple_of(fail_every) { Err("out of luck".into()) } else { handler(job).await }
     };
-    let name = audit.name().to_owned();
+    let title = audit.title();
     let worker = Worker::new(stream.until(audit.settled()), flaky).on_error(move |failure| {
         if failure.error.kind() != ErrorKind::Handler {
-            eprintln!("{name}: {}", failure.error);
+            eprintln!("{title}: {}", failure.error);
         }
     });
     Ok(worker.run().await?)

@@ -4,11 +4,16 @@ mod program;
 
 use std::{fs, process::Output};
 
+use pgqueue_core::{PublisherExt, Subscription, Topic};
 use pgqueue_examples::BUNDLED;
+use pgqueue_testserver::Database;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
-use crate::program::{example, soon, summary};
+use crate::program::{WITHOUT_POSTGRES, example, soon, summary};
+
+/// The drivers that keep their messages in PostgreSQL.
+const ON_POSTGRES: [&str; 2] = ["tokio-postgres", "sqlx"];
 
 const GOOD: &str = r#"{"id": "a", "time": 1, "mag": 4.5, "place": "x", "net": "uw", "type": "earthquake"}"#;
 
@@ -140,4 +145,61 @@ async fn a_file_that_cannot_be_read_is_an_error() {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(stderr.contains(says), "{stderr}");
     }
+}
+
+#[tokio::test]
+async fn on_postgres_a_week_ends_as_in_memory() {
+    let in_memory = done(&quickstart(&[], b"").await);
+    for driver in ON_POSTGRES {
+        assert_eq!(done(&quickstart(&["--driver", driver], b"").await), in_memory, "{driver}");
+    }
+}
+
+#[tokio::test]
+async fn on_postgres_frequent_failures_break_no_order() {
+    let hundred: Vec<_> = BUNDLED.split_inclusive(|byte| *byte == b'\n').take(100).collect();
+    for driver in ON_POSTGRES {
+        let args = ["--driver", driver, "--fail-every", "3", "--input", "-"];
+        let summary = done(&quickstart(&args, &hundred.concat()).await);
+        assert_adds_up(&summary);
+        let archive = &summary["subscriptions"]["archive"];
+        assert!(archive["requeued"].as_u64() > Some(30), "{driver}: {summary}");
+        assert_eq!(archive["order_breaks"], 0, "{driver}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_given_keeps_what_is_in_it() {
+    let database = Database::create().await.unwrap();
+    let queue = pgqueue_sqlx::PgQueue::connect(&database.url()).await.unwrap();
+    queue.migrate().await.unwrap();
+    queue.create_topic(Topic::new("earthquakes")).await.unwrap();
+    queue.insert_subscription(&Subscription::new("archive", "earthquakes")).await.unwrap();
+    queue.publish_json("earthquakes", "mine").await.unwrap();
+    for driver in ON_POSTGRES {
+        let args = ["--driver", driver, "--database-url", &database.url(), "--input", "-"];
+        let summary = done(&quickstart(&args, GOOD.as_bytes()).await);
+        assert_eq!(summary["subscriptions"]["archive"]["acked"], 1, "{driver}");
+        assert_eq!(queue.topics().await.unwrap(), [Topic::new("earthquakes")], "{driver}");
+        assert_eq!(queue.subscriptions().await.unwrap(), [Subscription::new("archive", "earthquakes")], "{driver}");
+        assert_eq!(queue.stats("archive").await.unwrap().waiting, 1, "{driver}");
+    }
+}
+
+#[tokio::test]
+async fn without_postgres_the_error_says_how_to_get_one() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    for driver in ON_POSTGRES {
+        let mut command = example("quickstart", ["--driver", driver]);
+        let output = soon("it ends", command.env(WITHOUT_POSTGRES, elsewhere.path()).output()).await.unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("no --database-url") && stderr.contains("scripts/install-postgres"), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn memory_takes_no_database() {
+    let output = quickstart(&["--database-url", "postgres://localhost/test"], b"").await;
+    assert_eq!(output.status.code(), Some(1));
 }

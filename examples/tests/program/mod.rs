@@ -8,6 +8,10 @@ use tokio::process::Command;
 /// How long a program may take for what it must do.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The variable that names the one place to look for PostgreSQL; an empty place has none.
+#[allow(dead_code, reason = "not every test takes PostgreSQL away")]
+pub(crate) const WITHOUT_POSTGRES: &str = "PGQUEUE_POSTGRES_BIN";
+
 /// An example to run, which dies with the test.
 pub(crate) fn example<A: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = A>) -> Command {
     let test = env::current_exe().expect("a test has a path");
