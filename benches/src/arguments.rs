@@ -1,0 +1,88 @@
+//! [`Arguments`]: what is measured, and how large.
+
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// Measures the queue beside what one would write by hand, on a private server of its own.
+#[derive(Clone, Debug, Parser)]
+pub(crate) struct Arguments {
+    /// What to measure.
+    pub(crate) scenario: Scenario,
+    /// The PostgreSQL client, of the queue and of what it is compared to.
+    #[arg(long, default_value = "tokio-postgres")]
+    pub(crate) driver: DriverName,
+    /// How many messages a backlog has [default: 200,000 to drain, 1,000,000 to claim from].
+    #[arg(long)]
+    messages: Option<usize>,
+    /// How many bytes a payload has.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) payload: usize,
+    /// How many messages a batch has.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) batch: usize,
+    /// How many consumers there are, for scenarios that have some [default: what the scenario compares].
+    #[arg(long)]
+    pub(crate) consumers: Option<usize>,
+    /// For how many seconds each publishes, where time is the measure [default: 4].
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// How often everything is measured; the medians count [default: 3].
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Prints one JSON object for each line of the table instead.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Prints on stderr where the server's time went, which slows it down a little.
+    #[arg(long)]
+    pub(crate) profile: bool,
+    /// Uses small numbers, to see that it works: the figures mean nothing.
+    #[arg(long)]
+    pub(crate) quick: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scenario {
+    /// Publishing, in batches and singly.
+    Publish,
+    /// Working off a backlog.
+    Drain,
+    /// What further subscriptions cost a publisher.
+    FanOut,
+    /// What waking consumers costs publishers.
+    NotifyCost,
+    /// From publishing to the handler of an idle consumer.
+    Latency,
+    /// What one claim takes, whatever waits.
+    Backlog,
+    /// What the server can do without any queue.
+    Ceilings,
+    /// Everything.
+    All,
+}
+
+impl Scenario {
+    /// All but [`All`](Self::All).
+    pub(crate) const EACH: [Self; 7] =
+        [Self::Ceilings, Self::Publish, Self::Drain, Self::FanOut, Self::NotifyCost, Self::Latency, Self::Backlog];
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DriverName {
+    TokioPostgres,
+    Sqlx,
+}
+
+impl Arguments {
+    pub(crate) fn messages(&self, default: usize) -> usize {
+        self.messages.unwrap_or(if self.quick { default / 100 } else { default }).max(1)
+    }
+
+    pub(crate) fn duration(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds.unwrap_or(if self.quick { 0.3 } else { 4.0 }).max(0.05))
+    }
+
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 3 }).max(1)
+    }
+}

@@ -1,0 +1,21 @@
+//! What all scenarios share: a server, rounds that take turns, and a report.
+
+mod bench;
+mod consumer;
+mod contender;
+mod measurement;
+mod payload;
+mod pour;
+mod profile;
+mod report;
+mod sample;
+mod tally;
+
+pub(crate) use bench::Bench;
+pub(crate) use consumer::consume;
+pub(crate) use contender::{Contender, Target};
+pub(crate) use measurement::{Measurement, TOPIC};
+pub(crate) use payload::{number, payload};
+pub(crate) use pour::{Bare, Keyed, Ours, Sink, pour};
+pub(crate) use sample::Sample;
+pub(crate) use tally::Tally;

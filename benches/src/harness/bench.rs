@@ -1,0 +1,82 @@
+//! [`Bench`]: the server, and contenders that take turns on it.
+
+use std::{
+    io::Write,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use pgqueue_testserver::Server;
+
+use super::{Contender, Measurement, Sample, profile, report::Report};
+use crate::arguments::Arguments;
+
+pub(crate) struct Bench {
+    pub(crate) arguments: Arguments,
+    server: Arc<Server>,
+    report: Report,
+    /// How many databases there were.
+    databases: usize,
+    began: Instant,
+}
+
+impl Bench {
+    /// Starts a server as PostgreSQL ships it, with all its durability.
+    pub(crate) async fn start(arguments: Arguments) -> Result<Self> {
+        let server = Arc::new(Server::start().await?);
+        if arguments.profile {
+            profile::start(&server).await?;
+        }
+        let report = Report::new(arguments.json);
+        Ok(Self { arguments, server, report, databases: 0, began: Instant::now() })
+    }
+
+    /// Measures contenders in turns, A B A B, each time in a database of its own, and reports the medians.
+    pub(crate) async fn compare(&mut self, scenario: &str, contenders: &[Contender]) -> Result<()> {
+        let is_quick = self.arguments.quick;
+        for contender in contenders.iter().filter(|_| !is_quick) {
+            self.progress(scenario, &format!("warm-up: {}", contender.title()));
+            self.measure(contender, true).await.with_context(|| format!("{scenario}: {}", contender.who))?;
+        }
+        let mut rounds: Vec<Vec<Sample>> = Vec::new();
+        for round in 1..=self.arguments.rounds() {
+            self.server.sql("postgres", "checkpoint").await?;
+            let mut samples = Vec::new();
+            for contender in contenders {
+                let sample = self.measure(contender, false).await;
+                let sample = sample.with_context(|| format!("{scenario}: {}", contender.who))?;
+                self.progress(scenario, &format!("round {round}: {}: {sample}", contender.title()));
+                samples.push(sample);
+            }
+            rounds.push(samples);
+        }
+        self.report.add(scenario, contenders, &rounds)
+    }
+
+    async fn measure(&mut self, contender: &Contender, is_warm_up: bool) -> Result<Sample> {
+        self.databases += 1;
+        let name = format!("bench_{}", self.databases);
+        self.server.create_database(&name).await?;
+        if self.arguments.profile {
+            profile::reset(&self.server).await?;
+        }
+        let duration = if is_warm_up { Duration::from_millis(100) } else { self.arguments.duration() };
+        let measurement = Measurement::new(Arc::clone(&self.server), name.clone(), duration, is_warm_up);
+        let sample = (contender.run)(measurement).await;
+        if self.arguments.profile && !is_warm_up {
+            profile::print(&self.server, &name, &contender.title()).await?;
+        }
+        self.server.drop_database(&name).await?;
+        sample
+    }
+
+    fn progress(&self, scenario: &str, text: &str) {
+        writeln!(std::io::stderr(), "{:>6.1} s  {scenario}: {text}", self.began.elapsed().as_secs_f64()).ok();
+    }
+
+    /// Prints the report.
+    pub(crate) fn finish(&self) -> Result<()> {
+        self.report.print()
+    }
+}

@@ -1,0 +1,122 @@
+//! [`Measurement`]: one go of one contender, in a database of its own.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use futures::{StreamExt, TryStreamExt, stream};
+use pgqueue_core::{NewMessage, Publisher, Subscription, Topic};
+use pgqueue_postgres::PgQueue;
+use pgqueue_testserver::Server;
+
+use super::payload;
+use crate::drivers::{Argument, Driver, Peer};
+
+/// The topic of every scenario.
+pub(crate) const TOPIC: &str = "bench";
+
+/// How many connections the queue's pool has unless more is needed: what its clients have by themselves.
+const CONNECTIONS: usize = 16;
+
+/// How many messages are loaded at a time.
+const LOAD: usize = 1000;
+
+pub(crate) struct Measurement {
+    server: Arc<Server>,
+    database: String,
+    /// For how long to publish, where time is the measure.
+    pub(crate) duration: Duration,
+    is_warm_up: bool,
+}
+
+impl Measurement {
+    pub(super) fn new(server: Arc<Server>, database: String, duration: Duration, is_warm_up: bool) -> Self {
+        Self { server, database, duration, is_warm_up }
+    }
+
+    /// So many, or fewer in a warm-up.
+    pub(crate) fn scaled(&self, count: usize) -> usize {
+        if self.is_warm_up { (count / 20).max(1) } else { count }
+    }
+
+    /// Where to connect to.
+    pub(crate) fn url(&self) -> String {
+        self.server.url(&self.database)
+    }
+
+    /// Runs SQL, outside of what is timed.
+    pub(crate) async fn sql(&self, text: &str) -> Result<String> {
+        self.server.sql(&self.database, text).await.with_context(|| format!("in {text}"))
+    }
+
+    /// Runs SQL that answers with one number.
+    pub(crate) async fn number(&self, text: &str) -> Result<usize> {
+        let answer = self.sql(text).await?;
+        answer.trim().parse().with_context(|| format!("{answer:?} is no number"))
+    }
+
+    /// Lets vacuum and a checkpoint have happened before the clock starts.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        self.sql("vacuum analyze").await?;
+        self.sql("checkpoint").await.map(drop)
+    }
+
+    /// Makes a queue with the topic, on at least so many connections.
+    pub(crate) async fn queue<D: Driver>(&self, connections: usize) -> Result<PgQueue<D::Client>> {
+        let client = D::client(&self.url(), connections.max(CONNECTIONS)).await?;
+        let queue = PgQueue::new(client);
+        queue.migrate().await?;
+        queue.create_topic(Topic::new(TOPIC)).await?;
+        Ok(queue)
+    }
+
+    /// Connects by hand.
+    pub(crate) async fn peer<D: Driver>(&self) -> Result<D::Peer> {
+        D::Peer::connect(&self.url()).await
+    }
+
+    /// Connects by hand, so often.
+    pub(crate) async fn peers<D: Driver>(&self, count: usize) -> Result<Vec<D::Peer>> {
+        stream::iter(0..count).then(|_| self.peer::<D>()).try_collect().await
+    }
+
+    /// Loads a backlog of messages 0 to `count` into the queue's topic.
+    pub(crate) async fn load<D: Driver>(
+        &self,
+        queue: &PgQueue<D::Client>,
+        topic: &str,
+        count: usize,
+        size: usize,
+    ) -> Result<()> {
+        for first in (0..count).step_by(LOAD) {
+            let messages = (first..count.min(first + LOAD)).map(|n| NewMessage::new(payload(n, size)));
+            queue.publish(topic, messages.collect()).await?;
+        }
+        Ok(())
+    }
+
+    /// Loads a backlog of messages 0 to `count` into a table of one's own.
+    pub(crate) async fn load_table<D: Driver>(&self, insert: &'static str, count: usize, size: usize) -> Result<()> {
+        let mut peer = self.peer::<D>().await?;
+        for first in (0..count).step_by(LOAD) {
+            let payloads = (first..count.min(first + LOAD)).map(|n| payload(n, size));
+            peer.execute(insert, &[Argument::Payloads(payloads.collect())]).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a subscription of the topic that nobody consumes.
+    pub(crate) async fn subscribe<D: Driver>(&self, queue: &PgQueue<D::Client>, name: &str) -> Result<()> {
+        Ok(queue.insert_subscription(&Subscription::new(name, TOPIC)).await?)
+    }
+
+    /// Checks that a table has exactly the messages 0 to `count`, once each.
+    pub(crate) async fn check_table(&self, table: &str, count: usize) -> Result<()> {
+        let rows = self.number(&format!("select count(*) from {table}")).await?;
+        let different = self.number(&format!("select count(distinct payload) from {table}")).await?;
+        ensure!(
+            rows == count && different == count,
+            "{count} were published; {table} has {rows}, {different} of them different"
+        );
+        Ok(())
+    }
+}

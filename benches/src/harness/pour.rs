@@ -1,0 +1,106 @@
+//! Publishing for a while, from several clients at once.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use pgqueue_core::{NewMessage, Publisher};
+use pgqueue_postgres::{Client, PgQueue};
+
+use super::{TOPIC, payload};
+use crate::drivers::{Argument, Peer};
+
+/// For how long everybody publishes before the clock starts.
+const WARM_UP: Duration = Duration::from_millis(300);
+
+/// What takes payloads, durably.
+pub(crate) trait Sink: Send + 'static {
+    fn put(&mut self, payloads: Vec<Vec<u8>>) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// The queue.
+pub(crate) struct Ours<C: Client>(pub(crate) PgQueue<C>);
+
+/// The queue, with messages that have one of a thousand keys.
+pub(crate) struct Keyed<C: Client>(pub(crate) PgQueue<C>);
+
+/// A table of one's own.
+pub(crate) struct Bare<P> {
+    pub(crate) peer: P,
+    pub(crate) insert: &'static str,
+}
+
+impl<C: Client> Sink for Ours<C> {
+    async fn put(&mut self, payloads: Vec<Vec<u8>>) -> Result<()> {
+        self.0.publish(TOPIC, payloads.into_iter().map(NewMessage::new).collect()).await?;
+        Ok(())
+    }
+}
+
+impl<C: Client> Sink for Keyed<C> {
+    async fn put(&mut self, payloads: Vec<Vec<u8>>) -> Result<()> {
+        let keyed = |payload: Vec<u8>| {
+            let key = format!("customer-{}", super::number(&payload)? % 1000);
+            Ok(NewMessage::new(payload).with_key(key))
+        };
+        let messages = payloads.into_iter().map(keyed).collect::<Result<_>>()?;
+        self.0.publish(TOPIC, messages).await?;
+        Ok(())
+    }
+}
+
+impl<P: Peer> Sink for Bare<P> {
+    async fn put(&mut self, payloads: Vec<Vec<u8>>) -> Result<()> {
+        self.peer.execute(self.insert, &[Argument::Payloads(payloads)]).await?;
+        Ok(())
+    }
+}
+
+/// What was published.
+pub(crate) struct Poured {
+    /// By the clock.
+    pub(crate) timed: usize,
+    pub(crate) elapsed: Duration,
+    /// In all, also before the clock started.
+    pub(crate) total: usize,
+}
+
+/// Lets each sink publish batch after batch for a while.
+pub(crate) async fn pour<S: Sink>(sinks: Vec<S>, batch: usize, size: usize, duration: Duration) -> Result<Poured> {
+    let numbers = Arc::new(AtomicUsize::new(0));
+    let start = Instant::now() + WARM_UP.min(duration);
+    let tasks: Vec<_> = sinks
+        .into_iter()
+        .map(|mut sink| {
+            let numbers = Arc::clone(&numbers);
+            tokio::spawn(async move {
+                let mut timed = 0;
+                loop {
+                    let first = numbers.fetch_add(batch, Ordering::Relaxed);
+                    let began = Instant::now();
+                    sink.put((first..first + batch).map(|n| payload(n, size)).collect()).await?;
+                    let now = Instant::now();
+                    if began >= start {
+                        timed += batch;
+                    }
+                    if now >= start + duration {
+                        return anyhow::Ok((timed, now));
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut timed = 0;
+    let mut last = start;
+    for task in tasks {
+        let (messages, ended) = task.await??;
+        timed += messages;
+        last = last.max(ended);
+    }
+    Ok(Poured { timed, elapsed: last - start, total: numbers.load(Ordering::Relaxed) })
+}

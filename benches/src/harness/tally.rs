@@ -1,0 +1,96 @@
+//! [`Tally`]: whether every message arrived, and none twice.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use tokio::{sync::watch, time::timeout};
+
+/// How long to wait for what should have arrived.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) struct Tally {
+    state: Mutex<State>,
+    complete: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct State {
+    /// When each message arrived first.
+    arrived: Vec<Option<Instant>>,
+    repeated: usize,
+    /// How many were answered.
+    settled: usize,
+    /// How many there will be, once that is known.
+    expected: Option<usize>,
+}
+
+impl Tally {
+    /// Expects messages 0 to `expected`; `None` if that is not known yet.
+    pub(crate) fn new(expected: Option<usize>) -> Self {
+        Self { state: Mutex::new(State { expected, ..State::default() }), complete: watch::Sender::new(false) }
+    }
+
+    /// Notes that a message arrived.
+    pub(crate) fn arrived(&self, n: usize) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if n >= state.arrived.len() {
+            state.arrived.resize(n + 1, None);
+        }
+        match state.arrived[n].replace(Instant::now()) {
+            None => {}
+            Some(first) => {
+                state.arrived[n] = Some(first);
+                state.repeated += 1;
+            }
+        }
+    }
+
+    /// Notes that messages were answered, durably.
+    pub(crate) fn settled(&self, count: usize) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.settled += count;
+        self.look(&state);
+    }
+
+    /// Says how many there will be.
+    pub(crate) fn expect(&self, count: usize) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.expected = Some(count);
+        self.look(&state);
+    }
+
+    fn look(&self, state: &State) {
+        if state.expected.is_some_and(|expected| state.settled >= expected) {
+            self.complete.send_replace(true);
+        }
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        *self.complete.borrow()
+    }
+
+    /// Resolves once all are answered, or never will be.
+    pub(crate) async fn complete(&self) {
+        timeout(PATIENCE, self.complete.subscribe().wait_for(|complete| *complete)).await.ok();
+    }
+
+    /// Checks that every message arrived once, and returns when.
+    pub(crate) fn check(&self) -> Result<Vec<Instant>> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let arrived: Vec<Instant> = state.arrived.iter().flatten().copied().collect();
+        let State { repeated, settled, .. } = *state;
+        ensure!(
+            Some(arrived.len()) == state.expected
+                && arrived.len() == state.arrived.len()
+                && repeated == 0
+                && settled == arrived.len(),
+            "of {:?} messages {} arrived, {repeated} came again, and {settled} were answered",
+            state.expected,
+            arrived.len(),
+        );
+        Ok(arrived)
+    }
+}

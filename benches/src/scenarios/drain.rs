@@ -1,0 +1,158 @@
+//! Working off a backlog, each message answered by itself and durably, beside queues that one would write by hand.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use futures::future::try_join_all;
+use pgqueue_core::Subscription;
+
+use crate::{
+    drivers::{Argument, Driver, Peer},
+    harness::{Bench, Contender, Measurement, Sample, TOPIC, Tally, Target, consume, number},
+};
+
+const TABLE: &str = "create table jobs (
+    id           bigint generated always as identity primary key,
+    payload      bytea not null,
+    locked_until timestamptz not null default '-infinity'
+)";
+
+const INSERT: &str = "insert into jobs (payload) select * from unnest($1::bytea[])";
+
+/// Takes a lease of 30 s on the next that nobody has one on.
+const LEASE: &str = "
+    update jobs j set locked_until = now() + interval '30 seconds'
+    from (select id from jobs where locked_until < now() order by id limit 100 for update skip locked) next
+    where j.id = next.id
+    returning j.id, j.payload";
+
+const DELETE: &str = "delete from jobs where id = any ($1)";
+
+/// Takes the next out, which holds if the transaction commits.
+const TAKE: &str = "
+    with next as (select id from jobs order by id limit 100 for update skip locked)
+    delete from jobs j using next where j.id = next.id
+    returning j.id, j.payload";
+
+/// The pause before looking again while others hold what is left.
+const PAUSE: Duration = Duration::from_millis(1);
+
+pub(crate) async fn run<D: Driver>(bench: &mut Bench) -> Result<()> {
+    let (messages, size) = (bench.arguments.messages(200_000), bench.arguments.payload);
+    let consumers = bench.arguments.consumers.map_or(vec![1, 4], |consumers| vec![consumers]);
+    for consumers in consumers {
+        let lease =
+            Contender::new("lease, then delete", move |m| by_hand::<D>(m, By::Lease, messages, size, consumers));
+        let take =
+            Contender::new("delete in a transaction", move |m| by_hand::<D>(m, By::Delete, messages, size, consumers));
+        let ours = |prefetch: usize, handlers: usize| {
+            Contender::new("pgqueue", move |m| ours::<D>(m, messages, size, consumers, prefetch, handlers))
+                .with("consumers", consumers)
+                .with("prefetch", prefetch)
+                .with("handlers", handlers)
+                .against(0)
+                .hopes_for(Target::AtLeast(2.5))
+                .against(1)
+                .hopes_for(Target::AtLeast(1.0))
+        };
+        let contenders = [
+            lease.with("consumers", consumers),
+            take.with("consumers", consumers),
+            ours(100, 100),
+            ours(100, 1000),
+            ours(1000, 1000),
+        ];
+        bench.compare("drain", &contenders).await?;
+    }
+    Ok(())
+}
+
+async fn ours<D: Driver>(
+    m: Measurement,
+    messages: usize,
+    size: usize,
+    consumers: usize,
+    prefetch: usize,
+    handlers: usize,
+) -> Result<Sample> {
+    let messages = m.scaled(messages);
+    let queue = m.queue::<D>(0).await?;
+    let subscription = Subscription::new("drain", TOPIC).with_prefetch(prefetch);
+    queue.insert_subscription(&subscription).await?;
+    m.load::<D>(&queue, TOPIC, messages, size).await?;
+    m.settle().await?;
+
+    let tally = Arc::new(Tally::new(Some(messages)));
+    let start = Instant::now();
+    let consumer = |_| tokio::spawn(consume(queue.clone(), subscription.clone(), handlers, Arc::clone(&tally)));
+    let tasks: Vec<_> = (0..consumers).map(consumer).collect();
+    tally.complete().await;
+    let elapsed = start.elapsed();
+    for task in tasks {
+        task.await??;
+    }
+    tally.check()?;
+    let stats = queue.stats("drain").await?;
+    ensure!(stats.waiting == 0 && stats.in_flight == 0 && stats.retrying == 0, "something is left: {stats:?}");
+    Ok(Sample::rate(messages, elapsed))
+}
+
+#[derive(Clone, Copy)]
+enum By {
+    /// A lease and a delete, in transactions of their own.
+    Lease,
+    /// A delete in a transaction that is open while the messages are handled.
+    Delete,
+}
+
+async fn by_hand<D: Driver>(m: Measurement, by: By, messages: usize, size: usize, consumers: usize) -> Result<Sample> {
+    let messages = m.scaled(messages);
+    m.sql(TABLE).await?;
+    m.load_table::<D>(INSERT, messages, size).await?;
+    m.settle().await?;
+
+    let tally = Arc::new(Tally::new(Some(messages)));
+    let peers = m.peers::<D>(consumers).await?;
+    let start = Instant::now();
+    let worker = |peer| tokio::spawn(work(peer, by, Arc::clone(&tally)));
+    let tasks: Vec<_> = peers.into_iter().map(worker).collect();
+    tally.complete().await;
+    let elapsed = start.elapsed();
+    try_join_all(tasks).await?.into_iter().collect::<Result<Vec<_>>>()?;
+    tally.check()?;
+    ensure!(m.number("select count(*) from jobs").await? == 0, "something is left");
+    Ok(Sample::rate(messages, elapsed))
+}
+
+async fn work(mut peer: impl Peer, by: By, tally: Arc<Tally>) -> Result<()> {
+    while !tally.is_complete() {
+        let jobs = match by {
+            By::Lease => peer.rows(LEASE, &[]).await?,
+            By::Delete => {
+                peer.script("begin").await?;
+                peer.rows(TAKE, &[]).await?
+            }
+        };
+        let mut ids = Vec::with_capacity(jobs.len());
+        for (id, payload) in &jobs {
+            tally.arrived(number(payload)?);
+            ids.push(*id);
+        }
+        match by {
+            By::Lease if jobs.is_empty() => {}
+            By::Lease => {
+                let deleted = peer.execute(DELETE, &[Argument::Numbers(ids)]).await?;
+                ensure!(deleted == jobs.len() as u64, "a lease was lost");
+            }
+            By::Delete => peer.script("commit").await?,
+        }
+        tally.settled(jobs.len());
+        if jobs.is_empty() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    Ok(())
+}
