@@ -56,14 +56,14 @@ const EPOCH: Duration = Duration::from_secs(946_684_800);
 
 /// The microseconds since PostgreSQL's time began; what it cannot hold is its first or last moment.
 fn microseconds(time: SystemTime) -> i64 {
-    const UNIX_EPOCH_FROM_EPOCH: i64 = -(EPOCH.as_micros() as i64);
     // What PostgreSQL takes for a timestamp: 4713 BC to 294276 AD.
-    const RANGE: (i64, i64) = (-211_813_488_000_000_000, 9_223_371_331_199_999_999);
-    let since_unix = match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros),
-    };
-    since_unix.saturating_add(UNIX_EPOCH_FROM_EPOCH).clamp(RANGE.0, RANGE.1)
+    const FIRST: i128 = -211_813_488_000_000_000;
+    const LAST: i128 = 9_223_371_331_199_999_999;
+    let micros = |duration: Duration| i128::try_from(duration.as_micros()).unwrap_or(i128::MAX);
+    let since_unix =
+        time.duration_since(SystemTime::UNIX_EPOCH).map_or_else(|before| -micros(before.duration()), micros);
+    let since_epoch = since_unix.saturating_sub(micros(EPOCH)).clamp(FIRST, LAST);
+    since_epoch as i64 // between the two
 }
 
 /// What can be read from a column.
