@@ -8,7 +8,7 @@ use std::{
 use pgqueue_core::{Error, ErrorKind, MessageId, NewMessage, Result};
 use tokio::sync::oneshot;
 
-use crate::{Client, queue::Shared};
+use crate::{Client, error::repeat, publishing::payload_bytes, queue::Shared};
 
 /// The most messages that share a statement, and the most bytes of payload, unless one call brings more.
 const MOST: usize = 1000;
@@ -35,7 +35,7 @@ struct Waiting {
 
 impl Waiting {
     fn bytes(&self) -> usize {
-        self.messages.iter().map(|message| message.payload().len()).sum()
+        payload_bytes(&self.messages)
     }
 }
 
@@ -107,9 +107,8 @@ fn share(published: Result<Vec<MessageId>>, shares: Vec<(usize, oneshot::Sender<
             }
         }
         Err(error) => {
-            let repeat = || Error::new(error.kind(), error.to_string()).with_transient(error.is_transient());
             for (_, reply) in shares {
-                reply.send(Err(repeat())).ok();
+                reply.send(Err(repeat(&error))).ok();
             }
         }
     }

@@ -29,13 +29,7 @@ use claiming::Looked;
 use held::{Held, InDoubt, Portion};
 pub(crate) use wakeups::wakeups;
 
-use crate::{
-    Client, Parameter,
-    error::{About, repeatable, within},
-    queue::Shared,
-    statement,
-    value::RowExt,
-};
+use crate::{Client, Parameter, error::About, queue::Shared, statement, value::RowExt};
 
 pub(crate) struct Consumer<C: Client> {
     pub(crate) shared: Arc<Shared<C>>,
@@ -138,12 +132,7 @@ impl<C: Client> Consumer<C> {
 
     /// Asks the server, within the time limit.
     async fn query(&self, statement: &str, parameters: &[Parameter]) -> Result<Vec<C::Row>> {
-        let limit = self.shared.options.time_limit();
-        within(limit, async {
-            let answer = self.shared.client.query(statement, parameters).await;
-            answer.map_err(|error| repeatable(error, self.about()))
-        })
-        .await
+        self.shared.query(statement, parameters, self.about()).await
     }
 
     /// Looks the subscription up, unless that was done.
@@ -233,25 +222,16 @@ impl<C: Client> Consumer<C> {
         let popped = {
             let mut state = self.lock();
             let batch = state.found.as_ref().map_or(1, |found| found.batch);
-            state.held.pop(batch).map(|portion| self.hand(&state.held, portion))
+            state.held.pop(batch)
         };
         self.to_claim.notify_one(); // there is room for more
-        let Some((hand, messages)) = popped else { return Ok(None) };
-        let acker = PgAcker::new(Arc::clone(self), hand);
-        let mut messages: Vec<Message> = messages.into_iter().map(|(_, message)| message).collect();
+        let Some(Portion { lease, messages, lost }) = popped else { return Ok(None) };
+        let (ids, mut messages): (Vec<_>, Vec<Message>) = messages.into_iter().unzip();
+        let acker = PgAcker::new(Arc::clone(self), Hand { lease, ids, lost });
         if self.wanted.batch() > 1 || messages.len() > 1 {
             return Delivery::batch(messages, acker).map(Some);
         }
         Ok(messages.pop().map(|message| Delivery::new(message, acker)))
-    }
-
-    /// What the acker of a portion needs to know.
-    fn hand(&self, held: &Held, portion: Portion) -> (Hand, Vec<held::Numbered>) {
-        let Portion { lease, messages } = portion;
-        let ids = messages.iter().map(|(id, _)| *id).collect();
-        let known = held.leases.get(&lease);
-        let lost = known.map_or_else(|| watch::Sender::new(true).subscribe(), |lease| lease.lost.subscribe());
-        (Hand { lease, ids, lost }, messages)
     }
 
     /// The driver is gone: gives back what was not delivered.

@@ -99,6 +99,11 @@ fn refused(code: &str, message: String, about: About<'_>) -> Error {
     }
 }
 
+/// The same error for another who waits; the source stays with the first.
+pub(crate) fn repeat(error: &Error) -> Error {
+    Error::new(error.kind(), error.to_string()).with_transient(error.is_transient())
+}
+
 /// Calls the server with a time limit.
 pub(crate) async fn within<T>(limit: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(timed_out(limit)))

@@ -11,7 +11,8 @@ use crate::{
 /// The version of the schema that this binary was made for.
 pub(crate) const VERSION: i32 = 1;
 
-/// What brings the schema from one version to the next: the first makes version 1 of nothing. Each is one transaction.
+/// What brings the schema from one version to the next: the first makes version 1 of nothing. Each is one transaction, and
+/// notes its version last.
 const MIGRATIONS: [&str; VERSION as usize] = [concat!(
     include_str!("../sql/tables.sql"),
     include_str!("../sql/publish.sql"),
@@ -22,6 +23,7 @@ const MIGRATIONS: [&str; VERSION as usize] = [concat!(
     include_str!("../sql/manage.sql"),
     include_str!("../sql/stats.sql"),
     include_str!("../sql/privileges.sql"),
+    "insert into pgqueue.migration (version) values (1);",
 )];
 
 /// Excludes other migrations, and gives up rather than make others wait behind a lock that it cannot get.
@@ -37,8 +39,7 @@ pub(crate) async fn migrate<C: Client>(client: &C) -> Result<()> {
         let Some(migration) = MIGRATIONS.get(usize::try_from(version).unwrap_or(0)) else { return Ok(()) };
         let target = version + 1;
         // A migration that others have done meanwhile fails on what it would make, and the version says so.
-        let done = format!("insert into pgqueue.migration (version) values ({target});");
-        if let Err(error) = client.run_script(&[BEGIN, migration, &done].concat()).await
+        if let Err(error) = client.run_script(&[BEGIN, migration].concat()).await
             && self::version(client).await? < target
         {
             return Err(explained(error, target));

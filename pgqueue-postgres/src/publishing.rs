@@ -12,10 +12,15 @@ use crate::{
 /// The most bytes of payload in one statement: PostgreSQL builds no value of a gigabyte.
 const MAX_BATCH_BYTES: usize = 16 * MAX_PAYLOAD_BYTES;
 
+/// How many bytes of payload the messages have together.
+pub(crate) fn payload_bytes(messages: &[NewMessage]) -> usize {
+    messages.iter().map(|message| message.payload().len()).sum()
+}
+
 /// Refuses what cannot be published, before anything is sent.
 pub(crate) fn validate(messages: &[NewMessage]) -> Result<()> {
     messages.iter().try_for_each(NewMessage::validate)?;
-    let bytes: usize = messages.iter().map(|message| message.payload().len()).sum();
+    let bytes = payload_bytes(messages);
     if bytes > MAX_BATCH_BYTES {
         let message = format!(
             "the {} messages have {bytes} bytes of payload; one call takes {MAX_BATCH_BYTES}: publish them in several",

@@ -394,7 +394,12 @@ impl<C: Client> PgQueue<C> {
 
 impl<C: Client> Shared<C> {
     /// Asks the server, within the time limit.
-    async fn query(&self, statement: &str, parameters: &[Parameter], about: About<'_>) -> Result<Vec<C::Row>> {
+    pub(crate) async fn query(
+        &self,
+        statement: &str,
+        parameters: &[Parameter],
+        about: About<'_>,
+    ) -> Result<Vec<C::Row>> {
         within(self.options.time_limit(), async {
             self.client.query(statement, parameters).await.map_err(|error| repeatable(error, about))
         })

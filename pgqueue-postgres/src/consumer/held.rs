@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use pgqueue_core::{Error, Message, Result};
+use pgqueue_core::{Message, Result};
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
@@ -88,6 +88,8 @@ pub(crate) struct Held {
 pub(crate) struct Portion {
     pub(crate) lease: LeaseId,
     pub(crate) messages: Vec<Numbered>,
+    /// Tells when the lease is somebody else's.
+    pub(crate) lost: watch::Receiver<bool>,
 }
 
 impl Held {
@@ -128,6 +130,7 @@ impl Held {
         let at = self.deliverable()?;
         let run = self.runs.get_mut(at)?;
         let lease = run.lease;
+        let lost = self.leases.get(&lease)?.lost.subscribe();
         let messages: Vec<_> = run.messages.drain(..batch.clamp(1, run.messages.len())).collect();
         if run.messages.is_empty() {
             self.runs.remove(at);
@@ -135,13 +138,13 @@ impl Held {
         self.buffered -= messages.len();
         self.out += 1;
         self.lanes_out.extend(self.lane(lease));
-        Some(Portion { lease, messages })
+        Some(Portion { lease, messages, lost })
     }
 
     /// Notes an answer to a delivery that was out.
     pub(crate) fn answer(&mut self, answer: Answer) {
         self.out -= 1;
-        let comes_back = matches!(answer.verdict, Verdict::Requeue { .. } | Verdict::Release);
+        let comes_back = matches!(answer.verdict, Verdict::Requeue { .. });
         let lease = answer.lease;
         self.answers.push(answer);
         if comes_back {
@@ -216,14 +219,9 @@ impl Held {
     }
 }
 
-/// Whether an error of an answer is its holder's to hear, or nobody's.
+/// Tells whoever waits for an answer how it ended.
 pub(crate) fn reply(answer: &mut Answer, result: Result<()>) {
     if let Some(reply) = answer.reply.take() {
         reply.send(result).ok(); // who does not wait any more does not need it
     }
-}
-
-/// The same error for another who waits; the source stays with the first.
-pub(crate) fn repeat(error: &Error) -> Error {
-    Error::new(error.kind(), error.to_string()).with_transient(error.is_transient())
 }

@@ -11,10 +11,12 @@ use tokio::time::Instant;
 
 use super::{
     Consumer, Phase,
-    held::{Answer, InDoubt, LeaseId, Verdict, repeat, reply},
+    held::{Answer, InDoubt, LeaseId, Verdict, reply},
 };
 use crate::{
-    Client, Parameter, statement,
+    Client, Parameter,
+    error::repeat,
+    statement,
     value::{RowExt, millis},
 };
 
@@ -93,9 +95,10 @@ async fn settle<C: Client>(consumer: &Arc<Consumer<C>>, mut answers: Vec<Answer>
                 if error.kind() == ErrorKind::NotFound {
                     consumer.forget();
                 }
+                let mut state = consumer.lock();
                 for answer in &mut answers {
                     reply(answer, Err(repeat(&error)));
-                    consumer.lock().held.lost(answer.lease);
+                    state.held.lost(answer.lease);
                 }
                 return;
             }
@@ -177,16 +180,17 @@ fn reason(answer: &Answer) -> Option<String> {
 /// Tells everybody how it ended.
 fn conclude<C: Client>(consumer: &Consumer<C>, answers: Vec<Answer>, refused: &Refused, repeated: bool) {
     let name = consumer.wanted.name();
+    let mut state = consumer.lock();
     for mut answer in answers {
         let was_refused = refused.contains(&(answer.lease.number, None))
             || answer.ids.iter().any(|id| refused.contains(&(answer.lease.number, Some(*id))));
         if was_refused {
-            consumer.lock().held.lost(answer.lease);
+            state.held.lost(answer.lease);
             // The first try may have been the one that settled it.
             let error = if repeated { unknown(Error::lease_lost(name)) } else { Error::lease_lost(name) };
             reply(&mut answer, Err(error.during(Operation::Settle)));
         } else {
-            consumer.lock().held.settled(answer.lease, answer.ids.len());
+            state.held.settled(answer.lease, answer.ids.len());
             reply(&mut answer, Ok(()));
         }
     }

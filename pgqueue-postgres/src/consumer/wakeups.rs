@@ -130,7 +130,7 @@ impl<C: Client> Listening<C> {
         let longest = self.consumer.shared.options.poll_interval();
         let pause = match looked {
             Looked { busy: true, .. } => BUSY.mul_f64(fastrand::f64()),
-            Looked { writers: true, .. } => WRITERS.get(self.looks.saturating_sub(1)).copied().unwrap_or(WRITERS[1]),
+            Looked { writers: true, .. } => WRITERS[usize::from(self.looks > 1)],
             _ => longest,
         };
         pause.min(looked.wait.unwrap_or(longest)).min(longest)
