@@ -85,8 +85,9 @@ impl Subscription {
         self
     }
 
-    /// Lets a consumer take up to `messages` messages in advance, where a driver's store makes that worthwhile. Others wait for
-    /// those; a consumer that stops gives them back at once. Default: 100.
+    /// Lets a consumer take up to `messages` messages at a time in advance, where a driver's store makes that worthwhile, and
+    /// the next when half of them are delivered. Others wait for those; a consumer that stops gives them back at once.
+    /// Default: 100.
     #[must_use]
     pub fn with_prefetch(mut self, messages: usize) -> Self {
         self.prefetch = messages;
@@ -133,7 +134,7 @@ impl Subscription {
         self.batch
     }
 
-    /// Returns how many messages a consumer may take in advance.
+    /// Returns how many messages a consumer may take at a time in advance.
     #[must_use]
     pub fn prefetch(&self) -> usize {
         self.prefetch

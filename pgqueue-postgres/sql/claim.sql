@@ -5,16 +5,13 @@ create function pgqueue.lane_key(v_subscription bigint, v_lane int) returns bigi
 language sql stable
 return hashtextextended('pgqueue.lane ' || 'pgqueue.cursor'::regclass::oid || ' ' || v_subscription, v_lane);
 
+-- The functions that follow run under the settings of whoever calls them, which spares them their own: `search_path`, and what pins
+-- the plans, which is the same in all that call them.
+
 -- The next messages of a lane above `v_after`, in order; `v_bucket` is null where a lane has all. Stable: looks through the
 -- snapshot of the statement that calls it.
 create function pgqueue.fresh_ids(v_topic bigint, v_bucket int, v_after bigint, v_most int) returns bigint[]
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_sort = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 begin
   if v_bucket is null then
@@ -30,13 +27,11 @@ $$;
 -- than `v_most`. They are found by their transactions: those in progress then, and those that began before `upto` was drawn.
 create function pgqueue.late_ids(v_topic bigint, v_bucket int, c pgqueue.cursor, v_most int) returns bigint[]
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 begin
+  if pg_snapshot_xmin(c.seen) >= c.upto then
+    return '{}';                                   -- nobody was at work
+  end if;
   return array(
     with recursive began (xact) as (
       -- From one transaction to the next, however many messages each has.
@@ -66,7 +61,8 @@ begin
         and (v_bucket is null or l.bucket = v_bucket)
       order by l.xact, l.id limit v_most + 1
     ) late
-    where c.late_seen is null or pg_visible_in_snapshot(u.xact, c.late_seen)
+    -- Whoever is still at work is not looked for: the messages may be many.
+    where pg_visible_in_snapshot(u.xact, coalesce(c.late_seen, pg_current_snapshot()))
     order by late.id limit v_most + 1
   );
 end
@@ -75,11 +71,6 @@ $$;
 -- The last message of a topic above `v_after`, or `v_after`.
 create function pgqueue.last_id(v_topic bigint, v_after bigint) returns bigint
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 begin
   return coalesce((select id from pgqueue.log where topic = v_topic and id > v_after order by topic desc, id desc limit 1), v_after);
@@ -97,7 +88,6 @@ create type pgqueue.looked as (
 -- Looks at a lane that the caller has locked, without writing. Above the top it goes no further than `v_barrier`, if given.
 create function pgqueue.look(s pgqueue.subscription, c pgqueue.cursor, v_barrier bigint, v_most int) returns pgqueue.looked
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_bucket constant int := case when s.ordering = 'by key' then c.lane end;
@@ -107,10 +97,13 @@ declare
   v_seen pg_snapshot;
 begin
   loop
-    -- One statement, one snapshot.
-    select pgqueue.late_ids(s.topic, v_bucket, c, v_most), pgqueue.fresh_ids(s.topic, v_bucket, c.top, v_most),
-           pgqueue.last_id(s.topic, c.top), pg_current_snapshot()
-      into v_late, v_fresh, v_last, v_seen;
+    -- One statement, one snapshot. A lane that is not full may have passed messages of others.
+    select pgqueue.late_ids(s.topic, v_bucket, c, v_most), f.ids,
+           case when v_bucket is not null and cardinality(f.ids) < v_most then pgqueue.last_id(s.topic, c.top)
+                else greatest(c.top, f.ids[cardinality(f.ids)]) end,
+           pg_current_snapshot()
+      into v_late, v_fresh, v_last, v_seen
+      from (select pgqueue.fresh_ids(s.topic, v_bucket, c.top, v_most) as ids offset 0) f;
     exit when v_late <> '{}' or c.late_seen is null;
     -- The latecomers of an earlier look are all out: what that look saw is what the cursor has seen. Look again.
     c.seen := c.late_seen;
@@ -154,11 +147,6 @@ $$;
 create function pgqueue.hold_ready(s pgqueue.subscription, v_owner uuid, v_token uuid, v_most int, v_suspects boolean)
 returns bigint[]
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now constant timestamptz := clock_timestamp();
@@ -210,7 +198,6 @@ end;
 -- Leaves at most `v_most` messages in a lease that is ready, and makes another of the rest.
 create function pgqueue.split(l pgqueue.lease, v_most int) returns void
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if cardinality(l.ids) <= v_most then
@@ -229,7 +216,7 @@ create type pgqueue.claimed as (
   id           bigint,
   scheduled    bigint,
   attempt      int,
-  suspect      int,
+  suspect      int,                                -- how often its holder died: greater than 0 after a crash
   delivered_at timestamptz,
   requeued_at  timestamptz,
   published_at timestamptz,
@@ -245,37 +232,6 @@ create type pgqueue.claimed as (
   prefetch     int,
   lease_ms     bigint
 );
-
--- The messages of a run that is new in its lane: what `c.seen` sees from its first to its last, read as the range that it is.
-create function pgqueue.fresh_run(s pgqueue.subscription, c pgqueue.cursor, l pgqueue.lease) returns setof pgqueue.claimed
-language plpgsql
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_sort = off
-set jit = off
-set plan_cache_mode = force_generic_plan
-as $$
-begin
-  if s.ordering = 'by key' then
-    return query
-      select l.id, l.lane, m.id, m.scheduled, 1, 0, null::timestamptz, null::timestamptz, m.published_at, m.key, m.kind, m.tags,
-             m.headers::text, m.payload, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
-      from pgqueue.log m
-      where m.topic = s.topic and m.bucket = l.lane and m.id between l.ids[1] and l.ids[cardinality(l.ids)]
-        and pg_visible_in_snapshot(m.xact, c.seen)
-      order by m.bucket, m.id;
-  else
-    return query
-      select l.id, l.lane, m.id, m.scheduled, 1, 0, null::timestamptz, null::timestamptz, m.published_at, m.key, m.kind, m.tags,
-             m.headers::text, m.payload, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
-      from pgqueue.log m
-      where m.topic = s.topic and m.id between l.ids[1] and l.ids[cardinality(l.ids)]
-        and pg_visible_in_snapshot(m.xact, c.seen)
-      order by m.id;
-  end if;
-end
-$$;
 
 -- Hands up to `v_most` messages to the owner, and ends with one row without a message.
 create function pgqueue.claim(
@@ -296,6 +252,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_sort = off
 set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
@@ -437,8 +394,21 @@ begin
         returning * into l;
         if (v_looked).late then
           v_held := v_held || l.id;
+        -- Else what the cursor has seen from the first to the last of them, read as the range that it is.
+        elsif s.ordering = 'by key' then
+          return query
+            select l.id, l.lane, m.id, m.scheduled, 1, 0, null::timestamptz, null::timestamptz, m.published_at, m.key, m.kind, m.tags,
+                   m.headers::text, m.payload, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
+            from pgqueue.log m
+            where m.topic = s.topic and m.bucket = l.lane and m.id between l.ids[1] and c.top and pg_visible_in_snapshot(m.xact, c.seen)
+            order by m.bucket, m.id;
         else
-          return query select * from pgqueue.fresh_run(s, c, l);
+          return query
+            select l.id, l.lane, m.id, m.scheduled, 1, 0, null::timestamptz, null::timestamptz, m.published_at, m.key, m.kind, m.tags,
+                   m.headers::text, m.payload, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
+            from pgqueue.log m
+            where m.topic = s.topic and m.id between l.ids[1] and c.top and pg_visible_in_snapshot(m.xact, c.seen)
+            order by m.id;
         end if;
         if c.lane >= 0 and not exists (
           select from pgqueue.lease where subscription = s.id and lane = c.lane and lane >= 0 and id >= c.floor and id < l.id
@@ -450,7 +420,9 @@ begin
         c.top := greatest(c.top, coalesce((select max(rank) from pgqueue.lease where id = any (v_retries) and lane = c.lane), c.top));
       end if;
       insert into pgqueue.cursor values (c.*);
-      delete from pgqueue.cursor where subscription = s.id and lane = c.lane and n = c.n - 2;
+      if c.n % 16 = 0 then
+        delete from pgqueue.cursor where subscription = s.id and lane = c.lane and n < c.n - 1;
+      end if;
     end loop;
   end if;
   if v_left = v_most and v_fresh_first and s.ordering = 'unordered' then

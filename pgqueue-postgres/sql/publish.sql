@@ -17,8 +17,9 @@ set search_path = pg_catalog, pg_temp
 return 'pgqueue_' || 'pgqueue.topic'::regclass::oid || '_' || v_topic;
 
 -- Wakes who sleeps on a topic. Call it after writing: who armed before this look is rung for, and who arms later sees the
--- writing, once committed.
-create function pgqueue.ring(v_topic bigint) returns void
+-- writing, once committed. Of the transactions that notify, the server commits one at a time; so of those that do nothing else
+-- and commit at once (`v_alone`), only one does, and who was woken by it stays awake for long enough to see what the others wrote.
+create function pgqueue.ring(v_topic bigint, v_alone boolean default false) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -32,7 +33,8 @@ begin
     or exists (select from pgqueue.sleeper where topic = v_topic and armed_until > clock_timestamp())
   )
   -- A queue that nobody drains fails the commits of all who notify.
-  and pg_notification_queue_usage() < 0.5 then
+  and pg_notification_queue_usage() < 0.5
+  and (not v_alone or pg_try_advisory_xact_lock(hashtextextended('pgqueue.ring ' || 'pgqueue.topic'::regclass::oid, v_topic))) then
     perform pg_notify(pgqueue.channel(v_topic), '');
   end if;
 end
@@ -49,7 +51,8 @@ create function pgqueue.publish_batch(
   v_due_at    timestamptz[] default null,
   v_delays_ms bigint[] default null,
   v_hashes    bigint[] default null,               -- of the keys, to save computing them here
-  v_ring      boolean default true                 -- false: for transactions to be prepared, which may not notify
+  v_ring      boolean default true,                -- false: for transactions to be prepared, which may not notify
+  v_alone     boolean default false                -- nothing else is in this transaction
 )
 returns text[]
 language plpgsql security definer
@@ -85,7 +88,7 @@ begin
   end if;
 
   if v_ring then
-    perform pgqueue.ring(t.id);
+    perform pgqueue.ring(t.id, v_alone);
   end if;
   return coalesce(v_ids, '{}');
 end

@@ -36,6 +36,8 @@ create function pgqueue.shorten(l pgqueue.lease, v_ids bigint[]) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_hashjoin = on
+set enable_nestloop = off
 set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
@@ -43,10 +45,12 @@ declare
   v_left bigint[];
   v_prior int[];
 begin
-  select array_agg(u.id order by u.n), array_agg(u.prior order by u.n) into v_left, v_prior
-  from unnest(l.ids, l.prior) with ordinality u (id, prior, n)
-  left join unnest(v_ids) gone (id) on gone.id = u.id
-  where gone.id is null;
+  select array_agg(id), array_agg(prior) into v_left, v_prior
+  from (
+    select u.id, u.prior from unnest(l.ids, l.prior) with ordinality u (id, prior, n)
+    where not exists (select from unnest(v_ids) gone (id) where gone.id = u.id)
+    order by u.n
+  ) u;
   if v_left is null then
     delete from pgqueue.lease where id = l.id;
   elsif cardinality(v_left) < cardinality(l.ids) then
@@ -109,7 +113,8 @@ begin
   end if;
 
   for a in
-    select u.lease, u.token, array_agg(u.id order by u.id) as ids, bool_or(u.verdict in (1, 3)) as comes_back
+    select u.lease, u.token, array_agg(u.id order by u.id) as ids, bool_or(u.verdict <> 0) as is_mixed,
+           bool_or(u.verdict in (1, 3)) as comes_back
     from unnest(v_leases, v_tokens, v_ids, v_verdicts) u (lease, token, id, verdict)
     group by u.lease, u.token
     order by u.lease
@@ -120,37 +125,39 @@ begin
       continue;
     end if;
 
-    -- What is given up.
-    perform pgqueue.bury(s, l, array_agg(u.id order by u.id), array_agg(u.attempt order by u.id), array_agg(u.reason order by u.id))
-    from (
-      select u.id, u.verdict, coalesce(h.prior, 0) + 1 as attempt,
-             coalesce(u.reason, 'given up after ' || coalesce(h.prior, 0) + 1 || ' attempts') as reason
-      from unnest(v_leases, v_ids, v_verdicts, v_reasons) u (lease, id, verdict, reason)
-      join unnest(l.ids, l.prior) h (id, prior) on h.id = u.id
-      where u.lease = l.id
-    ) u
-    where u.verdict = 2 or (u.verdict = 1 and u.attempt >= s.max_attempts)
-    having count(*) > 0;
+    if a.is_mixed then
+      -- What is given up.
+      perform pgqueue.bury(s, l, array_agg(u.id order by u.id), array_agg(u.attempt order by u.id), array_agg(u.reason order by u.id))
+      from (
+        select u.id, u.verdict, coalesce(h.prior, 0) + 1 as attempt,
+               coalesce(u.reason, 'given up after ' || coalesce(h.prior, 0) + 1 || ' attempts') as reason
+        from unnest(v_leases, v_ids, v_verdicts, v_reasons) u (lease, id, verdict, reason)
+        join unnest(l.ids, l.prior) h (id, prior) on h.id = u.id
+        where u.lease = l.id
+      ) u
+      where u.verdict = 2 or (u.verdict = 1 and u.attempt >= s.max_attempts)
+      having count(*) > 0;
 
-    -- What comes again, each delivery as one.
-    insert into pgqueue.lease
-      (subscription, lane, rank, claimed_at, ready_at, suspect, kept, ids, prior, delivered_at, requeued_at)
-    select l.subscription, l.lane, case when l.rank = l.ids[1] then min(u.id) else l.rank end, v_now,
-           v_now + max(case when u.verdict = 3 then interval '0'
-                            else coalesce(u.delay_ms * interval '1 millisecond', pgqueue.backoff(s, u.attempt)) end),
-           case when u.verdict = 3 then l.suspect else 0 end, l.kept, array_agg(u.id order by u.id),
-           nullif(array_agg(case when u.verdict = 3 then u.attempt - 1 else u.attempt end order by u.id), array_fill(0, array[count(*)::int])),
-           case when u.verdict = 3 then l.delivered_at else l.claimed_at end,
-           case when u.verdict = 3 then l.requeued_at else v_now end
-    from (
-      select u.id, u.verdict, u.delivery, u.delay_ms, coalesce(h.prior, 0) + 1 as attempt
-      from unnest(v_leases, v_ids, v_verdicts, v_deliveries, v_delays_ms) u (lease, id, verdict, delivery, delay_ms)
-      join unnest(l.ids, l.prior) h (id, prior) on h.id = u.id
-      where u.lease = l.id
-    ) u
-    where u.verdict = 3 or (u.verdict = 1 and u.attempt < s.max_attempts)
-    group by u.verdict, u.delivery
-    order by min(u.id);
+      -- What comes again, each delivery as one.
+      insert into pgqueue.lease
+        (subscription, lane, rank, claimed_at, ready_at, suspect, kept, ids, prior, delivered_at, requeued_at)
+      select l.subscription, l.lane, case when l.rank = l.ids[1] then min(u.id) else l.rank end, v_now,
+             v_now + max(case when u.verdict = 3 then interval '0'
+                              else coalesce(u.delay_ms * interval '1 millisecond', pgqueue.backoff(s, u.attempt)) end),
+             case when u.verdict = 3 then l.suspect else 0 end, l.kept, array_agg(u.id order by u.id),
+             nullif(array_agg(case when u.verdict = 3 then u.attempt - 1 else u.attempt end order by u.id), array_fill(0, array[count(*)::int])),
+             case when u.verdict = 3 then l.delivered_at else l.claimed_at end,
+             case when u.verdict = 3 then l.requeued_at else v_now end
+      from (
+        select u.id, u.verdict, u.delivery, u.delay_ms, coalesce(h.prior, 0) + 1 as attempt
+        from unnest(v_leases, v_ids, v_verdicts, v_deliveries, v_delays_ms) u (lease, id, verdict, delivery, delay_ms)
+        join unnest(l.ids, l.prior) h (id, prior) on h.id = u.id
+        where u.lease = l.id
+      ) u
+      where u.verdict = 3 or (u.verdict = 1 and u.attempt < s.max_attempts)
+      group by u.verdict, u.delivery
+      order by min(u.id);
+    end if;
 
     if l.kept then
       delete from pgqueue.kept k

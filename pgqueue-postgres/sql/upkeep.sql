@@ -78,13 +78,13 @@ begin
            coalesce((select min(pg_snapshot_xmin(seen)) from newest), pg_snapshot_xmax(pg_current_snapshot()))
       into v_bound, v_seen, v_xmin;
 
-    with passed as (
-      select id from pgqueue.log
+    -- By their places, which hold: messages are never updated, and nobody else deletes them.
+    delete from pgqueue.log where ctid = any (array(
+      select ctid from pgqueue.log
       where topic = v_topic and id <= v_bound
         and (xact < v_xmin or not exists (select from unnest(v_seen) seen where not pg_visible_in_snapshot(xact, seen)))
       order by id limit v_most - v_total
-    )
-    delete from pgqueue.log l using passed p where l.topic = v_topic and l.id = p.id;
+    ));
     get diagnostics v_deleted = row_count;
     v_total := v_total + v_deleted;
     v_topic := (select topic from pgqueue.log where topic > v_topic order by topic limit 1);

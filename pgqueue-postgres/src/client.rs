@@ -13,8 +13,8 @@ use crate::Parameter;
 /// PostgreSQL's binary format, which the queue writes and reads itself, so that an implementation only moves bytes.
 ///
 /// # Contract
-/// - A statement is one round trip where the client can do it, outlives no session, and works behind a pooler in
-///   transaction mode.
+/// - A statement is one round trip where the client can do it, and leaves nothing in its session but prepared statements;
+///   behind a pooler in transaction mode, not even those.
 /// - Connections that the client opens itself run in READ COMMITTED, whatever the database's default.
 /// - No connection whose answer is still outstanding goes back to a pool: a dropped call closes its connection.
 #[async_trait]

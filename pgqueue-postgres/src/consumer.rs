@@ -55,8 +55,14 @@ struct State {
     armed: Option<i64>,
     /// Whether a claim is on its way.
     claiming: bool,
+    /// Whether a beat is.
+    beating: bool,
+    /// Whether the last claim got all that it asked for, so that there is probably more.
+    more: bool,
+    /// When it is worthwhile to claim again.
+    gather_until: Instant,
     /// The subscription on the server, once it was looked up.
-    found: Option<Found>,
+    found: Option<Arc<Found>>,
     phase: Phase,
 }
 
@@ -83,18 +89,25 @@ struct Looker {
 struct Found {
     id: i64,
     topic: i64,
-    channel: String,
+    topic_name: Arc<str>,
+    channel: Arc<str>,
     batch: usize,
     prefetch: usize,
     lease: Duration,
 }
 
 impl State {
+    /// Whether to claim ahead of need: half of what a claim brings is delivered.
+    fn wants_more(&self) -> bool {
+        let half = self.found.as_ref().map_or(0, |found| found.prefetch / 2);
+        self.more && !self.claiming && self.held.buffered() <= half
+    }
+
     /// Whether nothing is left to be done: it was killed, or it is closing and has settled everything.
     fn is_done(&self) -> bool {
         match self.phase {
             Phase::Over => true,
-            Phase::Closing => !self.claiming && self.held.is_idle(),
+            Phase::Closing => !self.claiming && !self.beating && self.held.is_idle(),
             Phase::Idle | Phase::Running => false,
         }
     }
@@ -107,6 +120,9 @@ impl<C: Client> Consumer<C> {
             lookers: Vec::new(),
             armed: None,
             claiming: false,
+            beating: false,
+            more: false,
+            gather_until: Instant::now(),
             found: None,
             phase: Phase::Idle,
         };
@@ -136,7 +152,7 @@ impl<C: Client> Consumer<C> {
     }
 
     /// Looks the subscription up, unless that was done.
-    async fn find(&self) -> Result<Found> {
+    async fn find(&self) -> Result<Arc<Found>> {
         if let Some(found) = self.lock().found.clone() {
             return Ok(found);
         }
@@ -147,15 +163,16 @@ impl<C: Client> Consumer<C> {
         if stored.ensure_same_identity(&self.wanted).is_err() {
             return Err(not_found()); // another of the same name is none of its business
         }
-        let found = Found {
+        let found = Arc::new(Found {
             id: row.get(0)?,
             topic: row.get(12)?,
-            channel: row.get(13)?,
+            topic_name: stored.topic().into(),
+            channel: row.get::<String>(13)?.into(),
             batch: stored.batch(),
             prefetch: stored.prefetch(),
             lease: stored.lease(),
-        };
-        self.lock().found = Some(found.clone());
+        });
+        self.lock().found = Some(Arc::clone(&found));
         Ok(found)
     }
 
@@ -196,9 +213,15 @@ impl<C: Client> Consumer<C> {
 
     /// Returns the next delivery, after a look at the server if none is at hand.
     pub(crate) async fn fetch(self: &Arc<Self>) -> Result<Option<Delivery>> {
+        if self.lock().wants_more() {
+            self.to_claim.notify_one();
+            tokio::task::yield_now().await; // so that it is on its way while the rest is delivered
+        }
         if let Some(delivery) = self.pop()? {
             return Ok(Some(delivery));
         }
+        let gather_until = self.lock().gather_until;
+        tokio::time::sleep_until(gather_until).await;
         self.look(false).await?;
         self.pop()
     }
@@ -224,7 +247,6 @@ impl<C: Client> Consumer<C> {
             let batch = state.found.as_ref().map_or(1, |found| found.batch);
             state.held.pop(batch)
         };
-        self.to_claim.notify_one(); // there is room for more
         let Some(Portion { lease, messages, lost }) = popped else { return Ok(None) };
         let (ids, mut messages): (Vec<_>, Vec<Message>) = messages.into_iter().unzip();
         let acker = PgAcker::new(Arc::clone(self), Hand { lease, ids, lost });

@@ -87,6 +87,12 @@ fn refused(code: &str, message: String, about: About<'_>) -> Error {
         (code, _) if code.starts_with("08") => Error::new(ErrorKind::Connection, message),
         // Authentication, and a database that does not exist.
         (code, _) if code.starts_with("28") || code == "3D000" => Error::new(ErrorKind::Fatal, message),
+        // Which a client then prepares anew.
+        ("26000", _) => Error::new(
+            ErrorKind::Query,
+            format!("{message}; behind a pooler in transaction mode, let the client send unnamed statements"),
+        )
+        .with_transient(true),
         // Cancelled by a statement or lock timeout.
         ("57014" | "55P03", _) => Error::new(ErrorKind::Query, message).with_transient(true),
         // Serialization failures, deadlocks; a full disk or memory, which others may free.
@@ -128,6 +134,7 @@ mod tests {
         assert_eq!(of("57P01"), (ErrorKind::Connection, true));
         assert_eq!(of("40P01"), (ErrorKind::Query, true));
         assert_eq!(of("53100"), (ErrorKind::Query, true));
+        assert_eq!(of("26000"), (ErrorKind::Query, true));
         assert_eq!(of("22021"), (ErrorKind::Invalid, false));
         assert_eq!(of("XX000"), (ErrorKind::Query, false));
     }

@@ -1,6 +1,6 @@
 //! Messages as rows.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use pgqueue_core::{DeadLetter, Error, ErrorKind, Message, MessageId, NewMessage, Position, Result};
@@ -35,15 +35,15 @@ fn content<R: Row>(row: &R, first: usize) -> Result<NewMessage> {
     Ok(content)
 }
 
-fn message<R: Row>(row: &R, topic: &str, id: i64, scheduled: usize, published_at: usize) -> Result<Message> {
+fn message<R: Row>(row: &R, topic: &Arc<str>, id: i64, scheduled: usize, published_at: usize) -> Result<Message> {
     // As wide as any id, so that positions compare as texts.
     let position = Position::new(format!("{id:019}"));
     let content = content(row, published_at + 1)?;
-    Ok(Message::new(message_id(id, row.read(scheduled)?), position, topic, content, row.get(published_at)?))
+    Ok(Message::new(message_id(id, row.read(scheduled)?), position, Arc::clone(topic), content, row.get(published_at)?))
 }
 
 /// Reads a row of [`CLAIM`](crate::statement::CLAIM).
-pub(crate) fn of_claim<R: Row>(row: &R, topic: &str) -> Result<Message> {
+pub(crate) fn of_claim<R: Row>(row: &R, topic: &Arc<str>) -> Result<Message> {
     Ok(message(row, topic, row.get(2)?, 3, 8)?
         .with_attempt(row.get::<i32>(4)?.unsigned_abs())
         .with_last_delivered_at(row.read(6)?)
@@ -51,7 +51,7 @@ pub(crate) fn of_claim<R: Row>(row: &R, topic: &str) -> Result<Message> {
 }
 
 /// Reads a row of [`DEAD_LETTERS`](crate::statement::DEAD_LETTERS), and the message's number.
-pub(crate) fn of_dead_letter<R: Row>(row: &R, topic: &str) -> Result<(i64, DeadLetter)> {
+pub(crate) fn of_dead_letter<R: Row>(row: &R, topic: &Arc<str>) -> Result<(i64, DeadLetter)> {
     let id = row.get(0)?;
     let message = message(row, topic, id, 1, 7)?
         .with_attempt(row.get::<i32>(2)?.unsigned_abs())

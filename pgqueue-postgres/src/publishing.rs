@@ -31,8 +31,8 @@ pub(crate) fn validate(messages: &[NewMessage]) -> Result<()> {
     Ok(())
 }
 
-/// The parameters of [`PUBLISH`](crate::statement::PUBLISH).
-pub(crate) fn write(topic: &str, messages: &[NewMessage], ring: bool) -> Result<[Parameter; 11]> {
+/// The parameters of [`PUBLISH`](crate::statement::PUBLISH); `is_alone` says that its transaction does nothing else.
+pub(crate) fn write(topic: &str, messages: &[NewMessage], ring: bool, is_alone: bool) -> Result<[Parameter; 12]> {
     let tags = |message: &NewMessage| (!message.tags().is_empty()).then(|| array_literal(message.tags()));
     let headers = |message: &NewMessage| {
         let headers = message.headers();
@@ -62,6 +62,7 @@ pub(crate) fn write(topic: &str, messages: &[NewMessage], ring: bool) -> Result<
         Parameter::sparse_array(messages.iter().map(delay))?,
         Parameter::sparse_array(messages.iter().map(hash))?,
         Parameter::new(ring),
+        Parameter::new(is_alone),
     ])
 }
 

@@ -210,7 +210,7 @@ impl<C: Client> PgQueue<C> {
     ) -> Result<Vec<MessageId>> {
         let published = async {
             publishing::validate(&messages)?;
-            let parameters = publishing::write(topic, &messages, self.shared.options.ringing())?;
+            let parameters = publishing::write(topic, &messages, self.shared.options.ringing(), false)?;
             let answer = transaction.query(statement::PUBLISH, &parameters).await;
             publishing::read(&answer.map_err(|error| unrepeatable(error, About::Topic(topic)))?)
         };
@@ -462,7 +462,8 @@ impl<C: Client> Shared<C> {
     async fn dead_letters(&self, name: &str) -> Result<Vec<(i64, DeadLetter)>> {
         let (id, subscription) = self.find_subscription(name).await?;
         let rows = self.query(statement::DEAD_LETTERS, &[Parameter::new(id)], About::Subscription(name)).await?;
-        rows.iter().map(|row| message::of_dead_letter(row, subscription.topic())).collect()
+        let topic = subscription.topic().into();
+        rows.iter().map(|row| message::of_dead_letter(row, &topic)).collect()
     }
 
     async fn redrive(&self, name: &str, letter: Option<i64>) -> Result<usize> {
@@ -473,7 +474,7 @@ impl<C: Client> Shared<C> {
 
     /// Publishes messages that are valid, by a statement of their own.
     pub(crate) async fn publish_now(&self, topic: &str, messages: &[NewMessage]) -> Result<Vec<MessageId>> {
-        let parameters = publishing::write(topic, messages, self.options.ringing())?;
+        let parameters = publishing::write(topic, messages, self.options.ringing(), true)?;
         let about = About::Topic(topic);
         let answer = within(self.options.time_limit(), async {
             let answer = self.client.query(statement::PUBLISH, &parameters).await;

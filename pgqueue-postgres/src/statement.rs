@@ -1,6 +1,6 @@
 //! The statements that the queue sends: calls of its functions, one round trip each.
 
-pub(crate) const PUBLISH: &str = "select pgqueue.publish_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+pub(crate) const PUBLISH: &str = "select pgqueue.publish_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 
 pub(crate) const CLAIM: &str = "\
     select lease, lane, id, scheduled, attempt, suspect, delivered_at, requeued_at, published_at, key, kind, tags, headers, payload, \

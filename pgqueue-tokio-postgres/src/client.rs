@@ -4,10 +4,12 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use deadpool_postgres::{Manager, Object, Pool, Runtime, Timeouts};
+use deadpool_postgres::{ClientWrapper, Manager, Object, Pool, Runtime, Timeouts};
 use pgqueue_postgres::{Client, ClientError, ListenerConnection, Parameter};
 use tokio::time::timeout;
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Config, Error, NoTls, Row};
 
 use crate::loan::Loan;
 use crate::statement::Bound;
@@ -31,6 +33,8 @@ pub struct TokioPostgres {
     listening: Listening,
     /// Makes a pool of another size; `None` for a pool that came from outside.
     remake: Option<Box<MakePool>>,
+    /// Whether a pooler gives each transaction another session.
+    unnamed: bool,
 }
 
 type MakePool = dyn Fn(usize) -> Result<Pool, ClientError> + Send + Sync;
@@ -55,7 +59,12 @@ impl TokioPostgres {
             let pool = pool.max_size(size).timeouts(timeouts).runtime(Runtime::Tokio1).build();
             pool.map_err(|source| ClientError::Unusable(source.into()))
         };
-        Ok(Self { pool: make(POOL_SIZE)?, listening: Listening::with(config, tls), remake: Some(Box::new(make)) })
+        Ok(Self {
+            pool: make(POOL_SIZE)?,
+            listening: Listening::with(config, tls),
+            remake: Some(Box::new(make)),
+            unnamed: false,
+        })
     }
 
     /// Makes a client from a pool that exists, which may serve others too.
@@ -64,7 +73,7 @@ impl TokioPostgres {
     /// encrypted was decided where the pool was made. A pool without a wait timeout is waited for 5 seconds.
     #[must_use]
     pub fn from_pool(pool: Pool, listening: Listening) -> Self {
-        Self { pool, listening, remake: None }
+        Self { pool, listening, remake: None, unnamed: false }
     }
 
     /// Sets how many connections the pool may have, apart from the one for notifications: 16 unless said otherwise. It
@@ -78,6 +87,18 @@ impl TokioPostgres {
         let make = make.ok_or_else(|| ClientError::Unusable("this pool cannot be given such a size".into()))?;
         self.pool = make(size)?;
         Ok(self)
+    }
+
+    /// Whether to be correct behind a pooler in transaction mode that does not know prepared statements. Default: `false`.
+    ///
+    /// By default a statement is prepared once for each connection, and from then on takes one round trip. Behind such a
+    /// pooler (PgBouncer before 1.21, or with `max_prepared_statements = 0`) the session in which it was prepared may be
+    /// another client's by then. With `true`, each statement runs unnamed; this too takes one round trip, in which the
+    /// server reads and plans it again. Nor does such a pooler deliver notifications: a [`Listening`] must lead past it.
+    #[must_use]
+    pub fn with_unnamed_statements(mut self, unnamed: bool) -> Self {
+        self.unnamed = unnamed;
+        self
     }
 
     /// Takes a connection from the pool, within the time that the pool, or else this crate, sets for it.
@@ -124,7 +145,11 @@ impl Client for TokioPostgres {
         let bound = Bound::all(parameters);
         let mut loan = Loan::default();
         let client = loan.take(self.object().await?);
-        let rows = client.query_typed(statement, &Bound::typed(&bound)).await;
+        let rows = if self.unnamed {
+            client.query_typed(statement, &Bound::typed(&bound)).await
+        } else {
+            run_prepared(client, statement, &bound).await
+        };
         Ok(TokioPostgresRow::all(loan.settle(rows)?))
     }
 
@@ -140,10 +165,26 @@ impl Client for TokioPostgres {
     }
 }
 
+/// Runs a statement that is prepared once for each connection.
+async fn run_prepared(client: &ClientWrapper, statement: &str, bound: &[Bound<'_>]) -> Result<Vec<Row>, Error> {
+    let types = Bound::types(bound);
+    let prepared = client.prepare_typed_cached(statement, &types).await?;
+    let parameters: Vec<_> = bound.iter().map(|bound| bound as &(dyn ToSql + Sync)).collect();
+    let rows = client.query(&prepared, &parameters).await;
+    if rows.as_ref().is_err_and(|error: &Error| error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME)) {
+        client.statement_cache.remove(statement, &types); // somebody made the session forget it
+    }
+    rows
+}
+
 impl fmt::Debug for TokioPostgres {
     /// Shows how busy the pool is, and nothing of its configuration, which holds secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pool, listening, remake: _ } = self;
-        f.debug_struct("TokioPostgres").field("pool", &pool.status()).field("listening", listening).finish()
+        let Self { pool, listening, remake: _, unnamed } = self;
+        f.debug_struct("TokioPostgres")
+            .field("pool", &pool.status())
+            .field("listening", listening)
+            .field("unnamed_statements", unnamed)
+            .finish()
     }
 }

@@ -42,9 +42,10 @@
 //! `ignore_startup_parameters` lists it, and must then get the level from the server's own defaults.
 //!
 //! # Poolers
-//! Statements are unnamed and take one round trip, so that they work behind a pooler in transaction mode. Notifications do
-//! not: give [`from_pool`](TokioPostgres::from_pool) a pool that leads through the pooler, and a [`Listening`] that goes
-//! past it.
+//! A statement is prepared once for each connection and takes one round trip from then on. For a pooler in transaction mode
+//! that knows no prepared statements, see [`with_unnamed_statements`](TokioPostgres::with_unnamed_statements). Notifications
+//! come through none: give [`from_pool`](TokioPostgres::from_pool) a pool that leads through the pooler, and a [`Listening`]
+//! that goes past it.
 //!
 //! # Features
 //! - `rustls` (off by default): [`connect`](pgqueue_postgres::Client::connect) brings TLS of its own, by rustls with ring.

@@ -20,6 +20,10 @@ impl<'a> Bound<'a> {
         bound.iter().map(|parameter| (parameter as &(dyn ToSql + Sync), parameter.type_())).collect()
     }
 
+    pub(crate) fn types(bound: &[Self]) -> Vec<Type> {
+        bound.iter().map(Self::type_).collect()
+    }
+
     fn type_(&self) -> Type {
         let oid = self.0.type_oid();
         // Only the number is sent.

@@ -95,6 +95,28 @@ async fn script_is_one_transaction() {
 }
 
 #[tokio::test]
+async fn unnamed_statements_leave_nothing_prepared() {
+    let database = Database::create().await.unwrap();
+    for (unnamed, prepared) in [(true, "0"), (false, "1")] {
+        let client = client(&database).await.with_pool_size(1).unwrap().with_unnamed_statements(unnamed);
+        let question = "SELECT count(*)::text FROM pg_prepared_statements WHERE name <> ''";
+        client.query(question, &[]).await.unwrap();
+        assert_eq!(text(&client.query(question, &[]).await.unwrap()[0]), prepared, "unnamed: {unnamed}");
+    }
+}
+
+#[tokio::test]
+async fn forgotten_statements_are_prepared_again() {
+    let database = Database::create().await.unwrap();
+    let client = client(&database).await.with_pool_size(1).unwrap();
+    let session = backend(&client).await;
+    client.run_script("DEALLOCATE ALL").await.unwrap();
+    let refused = client.query("SELECT pg_backend_pid()::text", &[]).await;
+    assert!(matches!(refused, Err(ClientError::Refused { ref code, .. }) if code == "26000"), "{refused:?}");
+    assert_eq!(backend(&client).await, session);
+}
+
+#[tokio::test]
 async fn work_in_a_transaction_of_the_caller_goes_with_it() {
     let database = Database::create().await.unwrap();
     database.sql("CREATE TABLE done (n int)").await.unwrap();

@@ -46,6 +46,7 @@ on_both_clients!(
     scheduled_messages_come_when_they_are_due,
     scheduled_messages_enter_without_a_consumer,
     coalesced_messages_share_commits_and_nothing_else,
+    one_of_several_publishers_rings_for_all,
 );
 
 async fn ready(database: &Database) {
@@ -510,4 +511,31 @@ async fn coalesced_messages_share_commits_and_nothing_else<C: Client>() {
     let gave_up = timeout(Duration::ZERO, publish_numbers(&queue, [100])).await;
     drop(gave_up);
     publish_number(&queue, 101).await;
+}
+
+async fn one_of_several_publishers_rings_for_all<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    let rarely = Duration::from_secs(60);
+    let queue = queue.with_options(Options::new().with_poll_interval(rarely)).unwrap();
+    let mut stream = consume(&queue, invoices().with_lease(rarely)).await;
+    let (first, connection) = tokio_postgres::connect(&database.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+
+    quiet(&mut stream).await; // it sleeps
+    first
+        .batch_execute("begin; select pgqueue.publish_batch('orders', array['1'::bytea], v_alone => true)")
+        .await
+        .unwrap();
+    publish_number(&queue, 2).await;
+    quiet(&mut stream).await; // the other will wake it
+    first.batch_execute("commit").await.unwrap();
+    let committed = Instant::now();
+    let mut seen = HashSet::new();
+    for _ in 0..2 {
+        let delivery = next(&mut stream).await;
+        seen.insert(number(&delivery));
+        delivery.ok().await.unwrap();
+    }
+    let took = committed.elapsed();
+    assert!(seen == HashSet::from([1, 2]) && took < AT_ONCE, "{seen:?} after {took:?}");
 }

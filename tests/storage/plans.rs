@@ -120,6 +120,13 @@ async fn database(statistics: Statistics) -> (Database, Session) {
     (database, session)
 }
 
+/// A session in the midst of a transaction, so that every claim looks for latecomers.
+async fn somebody_at_work(database: &Database) -> Session {
+    let session = Session::open(&database.url()).await;
+    session.run("begin; select pg_current_xact_id()").await;
+    session
+}
+
 /// Publishes so many messages, and with them a crowd of sleepers and retries that are due another day.
 async fn fill(session: &Session, messages: u64, transactions: Transactions) {
     let size = if matches!(transactions, Transactions::One) { messages } else { 500 };
@@ -158,17 +165,20 @@ async fn check(session: &Session, what: &str) {
     for (subscription, order) in ORDERS {
         let claim = CLAIM.replace('%', &subscription.to_string());
         let fresh = if order == "by key" { "log_by_bucket" } else { "log_pkey" };
-        // Twice: the second has seen something, and latecomers to look for.
+        let indexes =
+            ["log_by_xact", fresh, "cursor_pkey", if subscription == 1 { "lease_ready" } else { "lease_lane" }];
+        let settle = format!(
+            "select pgqueue.settle({subscription}, array_agg(id), array_agg(token), '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}') \
+             from (select id, token from pgqueue.lease where owner is not null order by id limit 100) l"
+        );
+        let settle = format!("set enable_seqscan = off; {settle}; reset enable_seqscan");
+        // From the first on there is somebody at work who may come late.
+        session.run(&claim).await;
+        session.run(&settle).await;
         for _ in 0..2 {
-            let indexes =
-                ["log_by_xact", fresh, "cursor_pkey", if subscription == 1 { "lease_ready" } else { "lease_lane" }];
             let plans = session.plans(&claim).await;
             by_index(&format!("a claim {order}, {what}"), &plans, &indexes);
-            let settle = format!(
-                "select pgqueue.settle({subscription}, array_agg(id), array_agg(token), '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}') \
-                 from (select id, token from pgqueue.lease where owner is not null order by id limit 10) l"
-            );
-            let plans = session.plans(&format!("set enable_seqscan = off; {settle}; reset enable_seqscan")).await;
+            let plans = session.plans(&settle).await;
             by_index(&format!("settling {order}, {what}"), &plans, &["lease_pkey"]);
         }
     }
@@ -182,6 +192,7 @@ async fn patiently(work: impl Future<Output = ()>) {
 
 async fn plans_hold(statistics: Statistics, transactions: Transactions) {
     let (database, session) = database(statistics).await;
+    let _at_work = somebody_at_work(&database).await;
     let mut filled = 0;
     for messages in [SMALL, LARGE] {
         fill(&session, messages - filled, transactions).await;
@@ -218,6 +229,7 @@ async fn plans_hold_when_all_messages_are_of_one_transaction() {
 async fn plans_hold_in_a_session_that_began_on_an_empty_log() {
     patiently(async {
         let (database, session) = database(Statistics::Missing).await;
+        let _at_work = somebody_at_work(&database).await;
         // So often that its plans are made for good.
         for _ in 0..10 {
             for (subscription, _) in ORDERS {
@@ -235,6 +247,7 @@ async fn plans_hold_in_a_session_that_began_on_an_empty_log() {
 async fn a_claim_reads_as_much_of_a_large_log_as_of_a_small_one() {
     patiently(async {
         let (database, session) = database(Statistics::Missing).await;
+        let _at_work = somebody_at_work(&database).await;
         let mut touched = Vec::new();
         for messages in [SMALL, LARGE - SMALL] {
             fill(&session, messages, Transactions::Many).await;
@@ -242,18 +255,14 @@ async fn a_claim_reads_as_much_of_a_large_log_as_of_a_small_one() {
             let mut each = Vec::new();
             for (subscription, _) in ORDERS {
                 let claim = CLAIM.replace('%', &subscription.to_string());
-                session.run(&claim).await; // fills the session's caches
-                session
-                    .run(&format!(
-                        "delete from pgqueue.lease where subscription = {subscription} and owner is not null"
-                    ))
-                    .await;
+                let forget =
+                    format!("delete from pgqueue.lease where subscription = {subscription} and owner is not null");
+                for _ in 0..2 {
+                    session.run(&claim).await; // fills the session's caches
+                    session.run(&forget).await;
+                }
                 each.push(session.buffers(&claim).await);
-                session
-                    .run(&format!(
-                        "delete from pgqueue.lease where subscription = {subscription} and owner is not null"
-                    ))
-                    .await;
+                session.run(&forget).await;
             }
             touched.push(each);
         }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use pgqueue_core::Result;
 use tokio::time::Instant;
 
-use super::{Consumer, Found, held::LeaseId};
+use super::{Consumer, Found, Phase, held::LeaseId};
 use crate::{
     Client, Parameter, statement,
     value::{RowExt, millis},
@@ -16,16 +16,28 @@ pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
     let mut strays = HashSet::new();
     let mut floor = 0_i64;
     let mut last_beat = Instant::now();
-    while consumer.lives() {
+    loop {
+        {
+            let mut state = consumer.lock();
+            if state.phase == Phase::Over {
+                return;
+            }
+            state.beating = true;
+        }
         let lease = consumer.lease();
         let now = Instant::now();
         match beat(&consumer, &mut strays, &mut floor).await {
             Ok(()) => last_beat = now,
             Err(error) => tracing::warn!(%error, "a beat failed"),
         }
-        if last_beat.elapsed() > lease {
-            consumer.lock().held.doubt_all();
+        {
+            let mut state = consumer.lock();
+            state.beating = false;
+            if last_beat.elapsed() > lease {
+                state.held.doubt_all();
+            }
         }
+        consumer.to_settle.notify_one(); // the consumer may be about to end
         consumer.sleep_until(now + lease / 3).await;
     }
 }

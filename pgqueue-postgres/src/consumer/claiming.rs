@@ -3,17 +3,21 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use pgqueue_core::{ErrorKind, Order, Result};
-use tokio::sync::watch;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
     Consumer, Found, Looker, Phase,
-    held::{Lease, LeaseId, Run},
+    held::{LeaseId, Run},
 };
 use crate::{Client, Parameter, message, statement, value::RowExt};
 
 /// One claim in so many takes new messages before retries that are due.
 const FRESH_FIRST: u64 = 4;
+
+/// From one look that brought something, but not all that it asked for, to the next: so that what is published singly is claimed
+/// by several, at a fraction of the cost.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// What a look at the server found.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,17 +35,13 @@ pub(crate) struct Looked {
 /// Runs until the consumer ends.
 pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
     let mut claims: u64 = fastrand::u64(..);
-    let mut more = false;
     loop {
         let lookers = {
             let mut state = consumer.lock();
             if state.phase != Phase::Running {
                 return;
             }
-            let buffered = state.held.buffered();
-            let half = state.found.as_ref().map_or(0, |found| found.prefetch / 2);
-            let ahead = more && buffered <= half;
-            state.claiming = ahead || !state.lookers.is_empty();
+            state.claiming = state.wants_more() || !state.lookers.is_empty();
             state.claiming.then(|| std::mem::take(&mut state.lookers))
         };
         let Some(lookers) = lookers else {
@@ -55,18 +55,19 @@ pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
             consumer.forget();
             looked = look(&consumer, claims, &lookers).await;
         }
-        more = looked.as_ref().is_ok_and(|(_, more)| *more);
-        answer(&consumer, lookers, looked.map(|(looked, _)| looked));
+        answer(&consumer, lookers, looked);
         consumer.lock().claiming = false;
         consumer.to_settle.notify_one(); // the consumer may be about to end
     }
 }
 
-/// Tells those who asked. An error is for one; the others ask again.
+/// Tells those who asked, and those who asked meanwhile if there is something for them. An error is for one; the others ask
+/// again.
 fn answer<C: Client>(consumer: &Consumer<C>, lookers: Vec<Looker>, looked: Result<Looked>) {
     match looked {
         Ok(looked) => {
-            for looker in lookers {
+            let meanwhile = if looked.messages > 0 { std::mem::take(&mut consumer.lock().lookers) } else { Vec::new() };
+            for looker in lookers.into_iter().chain(meanwhile) {
                 looker.reply.send(Ok(looked)).ok(); // who does not wait any more has lost nothing
             }
         }
@@ -81,15 +82,16 @@ fn answer<C: Client>(consumer: &Consumer<C>, lookers: Vec<Looker>, looked: Resul
     }
 }
 
-/// Looks once; also returns whether there is probably more.
-async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Looker]) -> Result<(Looked, bool)> {
+/// Looks once.
+async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Looker]) -> Result<Looked> {
     let found = consumer.find().await?;
     let (buffered, armed) = {
         let state = consumer.lock();
         (state.held.buffered(), state.armed)
     };
     let arming = lookers.iter().any(|looker| looker.arming);
-    let most = found.prefetch.max(found.batch).saturating_sub(buffered).max(1);
+    let prefetch = found.prefetch.max(found.batch);
+    let most = (prefetch + prefetch / 2).saturating_sub(buffered).clamp(1, prefetch);
     let token = Uuid::new_v4();
     let parameters = [
         Parameter::new(found.id),
@@ -103,17 +105,21 @@ async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Lo
         Parameter::nullable(armed),
     ];
     let rows = consumer.query(statement::CLAIM, &parameters).await?;
-    let Some((last, rows)) = rows.split_last() else { return Ok((Looked::default(), false)) };
+    let Some((last, rows)) = rows.split_last() else { return Ok(Looked::default()) };
 
-    let mut runs: VecDeque<(Run, Option<i32>)> = VecDeque::new();
+    let mut runs: Vec<Run> = Vec::new();
     for row in rows {
         let lease = LeaseId { number: row.get(0)?, token };
-        if runs.back().is_none_or(|(run, _)| run.lease != lease) {
+        if runs.last().is_none_or(|run| run.lease != lease) {
             let lane = (consumer.wanted.order() != Order::Unordered).then(|| row.get(1)).transpose()?;
-            runs.push_back((Run { lease, messages: VecDeque::new() }, lane));
+            runs.push(Run { lease, lane, messages: VecDeque::new() });
         }
-        let message = message::of_claim(row, consumer.wanted.topic())?;
-        if let Some((run, _)) = runs.back_mut() {
+        let message = message::of_claim(row, &found.topic_name)?;
+        if row.get::<i32>(5)? > 0 {
+            let (id, attempt) = (message.id(), message.attempt());
+            tracing::warn!(%id, attempt, "the consumer that had this message died; it comes with few others, or alone");
+        }
+        if let Some(run) = runs.last_mut() {
             run.messages.push_back((row.get(2)?, message));
         }
     }
@@ -127,20 +133,23 @@ async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Lo
         batch: usize::try_from(last.get::<i32>(17)?).unwrap_or(1),
         prefetch: usize::try_from(last.get::<i32>(18)?).unwrap_or(1),
         lease: Duration::from_millis(last.get::<i64>(19)?.unsigned_abs()),
-        ..found
+        ..Found::clone(&found)
     };
 
     let mut state = consumer.lock();
     if state.phase == Phase::Over {
-        return Ok((Looked::default(), false));
+        return Ok(Looked::default());
     }
-    state.found = Some(updated);
+    state.found = Some(Arc::new(updated));
+    state.more = looked.messages >= most;
+    if looked.messages > 0 && !state.more {
+        state.gather_until = Instant::now() + GATHER;
+    }
     if !arming {
         state.armed = None;
     }
-    for (run, lane) in runs {
-        let lease = Lease { lane, unsettled: run.messages.len(), lost: watch::Sender::new(false) };
-        state.held.push(run, lease);
+    for run in runs {
+        state.held.push(run);
     }
     if state.phase == Phase::Closing {
         state.held.release(|_| true);
@@ -149,5 +158,5 @@ async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Lo
     if looked.messages > 0 {
         consumer.ring_all();
     }
-    Ok((looked, looked.messages >= most))
+    Ok(looked)
 }

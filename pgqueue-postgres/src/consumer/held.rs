@@ -22,17 +22,18 @@ pub(crate) type Numbered = (i64, Message);
 /// Messages that were claimed together, of which some are not delivered yet; never empty.
 pub(crate) struct Run {
     pub(crate) lease: LeaseId,
+    /// The lane, if it is one of an ordered subscription.
+    pub(crate) lane: Option<i32>,
     pub(crate) messages: VecDeque<Numbered>,
 }
 
 /// What the consumer knows of a lease.
 pub(crate) struct Lease {
-    /// The lane, if it is one of an ordered subscription.
-    pub(crate) lane: Option<i32>,
+    lane: Option<i32>,
     /// How many of its messages are not settled.
     pub(crate) unsettled: usize,
     /// Whether it is somebody else's by now.
-    pub(crate) lost: watch::Sender<bool>,
+    lost: watch::Sender<bool>,
 }
 
 /// One answer, to one or more messages that were delivered together.
@@ -102,19 +103,17 @@ impl Held {
     }
 
     /// Takes in a run that was claimed.
-    pub(crate) fn push(&mut self, run: Run, lease: Lease) {
-        self.buffered += run.messages.len();
+    pub(crate) fn push(&mut self, run: Run) {
+        let unsettled = run.messages.len();
+        self.buffered += unsettled;
         self.arrivals += 1;
-        self.leases.insert(run.lease, lease);
+        self.leases.insert(run.lease, Lease { lane: run.lane, unsettled, lost: watch::Sender::new(false) });
         self.runs.push_back(run);
     }
 
     /// The first run that may go: in an ordered lane nothing overtakes what is out.
     fn deliverable(&self) -> Option<usize> {
-        self.runs.iter().position(|run| match self.lane(run.lease) {
-            Some(lane) => !self.lanes_out.contains(&lane),
-            None => true,
-        })
+        self.runs.iter().position(|run| run.lane.is_none_or(|lane| !self.lanes_out.contains(&lane)))
     }
 
     pub(crate) fn has_deliverable(&self) -> bool {
@@ -129,7 +128,7 @@ impl Held {
     pub(crate) fn pop(&mut self, batch: usize) -> Option<Portion> {
         let at = self.deliverable()?;
         let run = self.runs.get_mut(at)?;
-        let lease = run.lease;
+        let (lease, lane) = (run.lease, run.lane);
         let lost = self.leases.get(&lease)?.lost.subscribe();
         let messages: Vec<_> = run.messages.drain(..batch.clamp(1, run.messages.len())).collect();
         if run.messages.is_empty() {
@@ -137,7 +136,7 @@ impl Held {
         }
         self.buffered -= messages.len();
         self.out += 1;
-        self.lanes_out.extend(self.lane(lease));
+        self.lanes_out.extend(lane);
         Some(Portion { lease, messages, lost })
     }
 

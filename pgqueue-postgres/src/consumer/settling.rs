@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use pgqueue_core::{Error, ErrorKind, Operation, Result};
+use pgqueue_core::{Error, ErrorKind, Operation, Order, Result};
 use tokio::time::Instant;
 
 use super::{
@@ -35,19 +35,26 @@ const LONGEST_LOOK: Duration = Duration::from_millis(500);
 pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
     let mut look = FIRST_LOOK;
     loop {
-        // Answers of handlers that run on this thread come at once: let them all in.
-        tokio::task::yield_now().await;
-        let (answers, in_doubt) = {
+        gather(&consumer).await;
+        let taken = {
             let mut state = consumer.lock();
             if state.is_done() {
-                break;
+                Err(std::mem::replace(&mut state.phase, Phase::Over))
+            } else {
+                Ok((std::mem::take(&mut state.held.answers), std::mem::take(&mut state.held.in_doubt)))
             }
-            (std::mem::take(&mut state.held.answers), std::mem::take(&mut state.held.in_doubt))
+        };
+        let (answers, in_doubt) = match taken {
+            Ok(taken) => taken,
+            Err(phase) => return leave(&consumer, phase == Phase::Over).await,
         };
         if !answers.is_empty() {
             look = FIRST_LOOK;
+            let may_free = answers.iter().any(|answer| answer.verdict != Verdict::Ok);
             settle(&consumer, answers).await;
-            consumer.changed.send_replace(());
+            if may_free || consumer.wanted.order() != Order::Unordered {
+                consumer.changed.send_replace(());
+            }
         }
         let mut open = Vec::new();
         for doubtful in in_doubt {
@@ -71,7 +78,19 @@ pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
             consumer.to_settle.notified().await; // kept, if it was rung for meanwhile
         }
     }
-    leave(&consumer).await;
+}
+
+/// Waits while answers come in: handlers that run on this thread do not wait for anything, but take turns.
+async fn gather<C: Client>(consumer: &Consumer<C>) {
+    let mut gathered = 0;
+    loop {
+        tokio::task::yield_now().await;
+        let answers = consumer.lock().held.answers.len();
+        if answers <= gathered {
+            return;
+        }
+        gathered = answers;
+    }
 }
 
 /// Settles until the server has answered, or for as long as it makes sense.
@@ -182,8 +201,9 @@ fn conclude<C: Client>(consumer: &Consumer<C>, answers: Vec<Answer>, refused: &R
     let name = consumer.wanted.name();
     let mut state = consumer.lock();
     for mut answer in answers {
-        let was_refused = refused.contains(&(answer.lease.number, None))
-            || answer.ids.iter().any(|id| refused.contains(&(answer.lease.number, Some(*id))));
+        let is_refused = |id| refused.contains(&(answer.lease.number, id));
+        let was_refused =
+            !refused.is_empty() && (is_refused(None) || answer.ids.iter().any(|id| is_refused(Some(*id))));
         if was_refused {
             state.held.lost(answer.lease);
             // The first try may have been the one that settled it.
@@ -224,12 +244,8 @@ async fn resolve<C: Client>(consumer: &Consumer<C>, doubtful: &InDoubt) -> bool 
     true
 }
 
-/// Gives back what is left, so that nobody waits for the lease to end.
-async fn leave<C: Client>(consumer: &Consumer<C>) {
-    let was_killed = {
-        let mut state = consumer.lock();
-        std::mem::replace(&mut state.phase, Phase::Over) == Phase::Over
-    };
+/// Gives back what is left, so that nobody waits for the lease to end. No claim and no beat is on its way, which would come back.
+async fn leave<C: Client>(consumer: &Consumer<C>, was_killed: bool) {
     consumer.ring_all();
     if !was_killed && let Err(error) = consumer.query(statement::LEAVE, &[Parameter::new(consumer.owner)]).await {
         tracing::debug!(%error, "leaving failed; the lease ends by itself");

@@ -12,6 +12,11 @@ use crate::{Client, Notice, Notices, Parameter, statement, value::RowExt};
 /// After a look that another consumer's claim may have disturbed, at most.
 const BUSY: Duration = Duration::from_millis(2);
 
+/// The pauses between looks of a consumer that stays awake for a while after something came. Who is awake need not be rung for,
+/// which would cost publishers their concurrency: of the transactions that notify, PostgreSQL commits one at a time.
+const AWAKE: [Duration; 4] =
+    [Duration::from_millis(1), Duration::from_millis(2), Duration::from_millis(4), Duration::from_millis(8)];
+
 /// How long to sleep while a publisher is at work who may not know that this consumer sleeps: it looked before, and commits after.
 const WRITERS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
 
@@ -23,12 +28,12 @@ struct Listening<C: Client> {
     /// `None` if the client only polls.
     bell: Option<Notices>,
     changed: watch::Receiver<()>,
-    found: Found,
+    found: Arc<Found>,
     /// What had arrived when the consumer was last told.
     announced: u64,
     armed_until: Instant,
-    /// Whether somebody rang since it last looked: it is awake, and publishers need not ring for now.
-    rung: bool,
+    /// How many of the looks awake are done.
+    awake: usize,
     /// How often it has looked since something came.
     looks: usize,
     /// When to look again.
@@ -56,7 +61,7 @@ pub(crate) async fn wakeups<C: Client>(consumer: Arc<Consumer<C>>) -> Result<Wak
         bell,
         found,
         armed_until: now,
-        rung: false,
+        awake: AWAKE.len(),
         looks: 0,
         sleep_until: now,
     };
@@ -79,24 +84,31 @@ impl<C: Client> Listening<C> {
                 let state = self.consumer.lock();
                 (state.held.has_deliverable(), state.held.arrivals)
             };
-            if deliverable && arrivals != self.announced {
+            if arrivals != self.announced {
                 self.announced = arrivals;
+                self.awake = 0;
                 self.looks = 0;
-                self.sleep_until = Instant::now();
-                return Ok(wakeup);
+                self.sleep_until = Instant::now() + AWAKE[0];
+                if deliverable {
+                    return Ok(wakeup);
+                }
             }
             if !deliverable && Instant::now() >= self.sleep_until {
-                let rung = std::mem::take(&mut self.rung);
-                let looked = if rung { self.consumer.look(false).await? } else { self.look().await? };
-                if looked.messages == 0 && !rung {
-                    self.sleep_until = Instant::now() + self.pause(looked);
+                let is_awake = self.awake < AWAKE.len();
+                let looked = if is_awake { self.consumer.look(false).await? } else { self.arm_and_look().await? };
+                if looked.messages == 0 {
+                    self.awake += usize::from(is_awake);
+                    let pause = AWAKE.get(self.awake).copied();
+                    let pause = if is_awake { pause.unwrap_or_default() } else { self.pause(looked) };
+                    self.sleep_until = Instant::now() + pause;
                 }
                 continue;
             }
             match self.wait(deliverable).await {
                 Woken::Rung => {
                     wakeup = Wakeup::Notified;
-                    self.rung = true;
+                    // Once now, and once more if another consumer was faster.
+                    self.awake = self.awake.min(AWAKE.len() - 2);
                     self.looks = 0;
                     self.sleep_until = Instant::now();
                 }
@@ -111,7 +123,7 @@ impl<C: Client> Listening<C> {
     }
 
     /// Lets publishers know that this consumer sleeps, then looks once more.
-    async fn look(&mut self) -> Result<Looked> {
+    async fn arm_and_look(&mut self) -> Result<Looked> {
         let longest = self.consumer.shared.options.poll_interval();
         let armed = self.consumer.lock().armed.is_some() && Instant::now() + longest <= self.armed_until;
         if self.bell.is_some() && !armed {

@@ -45,7 +45,7 @@ pub(crate) const SABOTAGES: [Sabotage; 11] = [
         name: "seen is of a later statement",
         function: "look",
         edits: &[
-            ("pg_current_snapshot()\n", "null::pg_snapshot\n"),
+            ("           pg_current_snapshot()\n", "           null::pg_snapshot\n"),
             ("exit when", "select pg_current_snapshot() into v_seen;\nexit when"),
         ],
     },
@@ -54,7 +54,7 @@ pub(crate) const SABOTAGES: [Sabotage; 11] = [
         function: "look",
         edits: &[
             ("loop\n", "loop\nselect pg_current_snapshot() into v_seen;\n"),
-            ("pgqueue.last_id(s.topic, c.top), pg_current_snapshot()", "pgqueue.last_id(s.topic, c.top), v_seen"),
+            ("           pg_current_snapshot()\n", "           v_seen\n"),
         ],
     },
     Sabotage {
