@@ -294,7 +294,7 @@ begin
   if v_arming then
     v_writers := exists (
       select from pg_locks
-      where locktype = 'relation' and relation = 'pgqueue.log'::regclass and mode = 'RowExclusiveLock' and pid <> pg_backend_pid()
+      where locktype = 'relation' and relation = 'pgqueue.log'::regclass and mode = 'RowExclusiveLock' and pid is distinct from pg_backend_pid()
         and database = (select oid from pg_database where datname = current_database())
     );
   end if;

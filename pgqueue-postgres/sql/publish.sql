@@ -63,6 +63,7 @@ declare
   v_xact constant xid8 not null := pg_current_xact_id();  -- before any id is drawn: `cursor.upto` rests on it
   v_now constant timestamptz not null := clock_timestamp();
   t pgqueue.topic;
+  v_log_ids bigint[];
   v_ids text[];
 begin
   select * into t from pgqueue.topic where name = v_topic;
@@ -72,17 +73,12 @@ begin
   end if;
 
   if v_dedup_ids is null and v_due_at is null and v_delays_ms is null then
-    with appended as (
-      insert into pgqueue.log (topic, id, xact, published_at, bucket, key, kind, tags, headers, payload)
-      select t.id, m.id, v_xact, v_now, pgqueue.bucket(m.key, m.hash, m.id, t.buckets),
-             m.key, m.kind, m.tags::text[], m.headers::jsonb, m.payload
-      from (
-        select nextval('pgqueue.log_id') as id, u.*
-        from unnest(v_payloads, v_keys, v_hashes, v_kinds, v_tags, v_headers) u (payload, key, hash, kind, tags, headers)
-      ) m
-      returning id
-    )
-    select array_agg(id::text order by id) into v_ids from appended;
+    v_log_ids := array(select nextval('pgqueue.log_id') from generate_subscripts(v_payloads, 1));
+    insert into pgqueue.log (topic, id, xact, published_at, bucket, key, kind, tags, headers, payload)
+    select t.id, m.id, v_xact, v_now, pgqueue.bucket(m.key, m.hash, m.id, t.buckets),
+           m.key, m.kind, m.tags::text[], m.headers::jsonb, m.payload
+    from unnest(v_log_ids, v_payloads, v_keys, v_hashes, v_kinds, v_tags, v_headers) m (id, payload, key, hash, kind, tags, headers);
+    v_ids := v_log_ids::text[];
   else
     v_ids := pgqueue.publish_specially(t, v_xact, v_now, v_payloads, v_keys, v_kinds, v_tags, v_headers, v_dedup_ids, v_due_at, v_delays_ms);
   end if;

@@ -10,6 +10,24 @@ return least(
   3e12                                                                                    -- a century
 ) * interval '1 millisecond';
 
+-- Copies messages that a subscription needs for longer than the log.
+create function pgqueue.keep(v_subscription bigint, v_ids bigint[]) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  insert into pgqueue.kept (subscription, id, published_at, scheduled, key, kind, tags, headers, payload)
+  select s.id, m.id, m.published_at, m.scheduled, m.key, m.kind, m.tags, m.headers, m.payload
+  from pgqueue.subscription s
+  join pgqueue.log m on m.topic = s.topic and m.id = any (v_ids)
+  where s.id = v_subscription
+  on conflict do nothing;
+end
+$$;
+
 -- Gives up messages of a lease.
 create function pgqueue.bury(s pgqueue.subscription, l pgqueue.lease, v_ids bigint[], v_attempts int[], v_reasons text[]) returns void
 language plpgsql
@@ -20,10 +38,7 @@ set plan_cache_mode = force_generic_plan
 as $$
 begin
   if not l.kept then
-    insert into pgqueue.kept (subscription, id, published_at, scheduled, key, kind, tags, headers, payload)
-    select s.id, m.id, m.published_at, m.scheduled, m.key, m.kind, m.tags, m.headers, m.payload
-    from pgqueue.log m where m.topic = s.topic and m.id = any (v_ids)
-    on conflict do nothing;
+    perform pgqueue.keep(s.id, v_ids);
   end if;
   insert into pgqueue.dead_letter (subscription, id, attempts, reason, delivered_at, requeued_at, died_at, lane)
   select s.id, d.id, d.attempts, d.reason, l.claimed_at, l.requeued_at, clock_timestamp(), l.lane
@@ -63,7 +78,8 @@ end
 $$;
 
 -- Settles whole leases that are done, and single messages: 0 = OK, 1 = requeue, 2 = reject, 3 = release, as if never handed
--- out. Returns what was refused, because somebody else has it by now: the lease, and the message or null for all of it.
+-- out. Returns what was refused, because somebody else has it by now: the lease by the token that was wrong, and the message or
+-- null for all of it.
 create function pgqueue.settle(
   v_subscription bigint,
   v_done         bigint[],
@@ -76,7 +92,7 @@ create function pgqueue.settle(
   v_delays_ms    bigint[],                         -- null: by the backoff
   v_reasons      text[]
 )
-returns table (refused_lease bigint, refused_id bigint)
+returns table (refused_lease bigint, refused_token uuid, refused_id bigint)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -91,6 +107,7 @@ declare
   a record;
   v_now constant timestamptz := clock_timestamp();
   v_gone bigint[];
+  v_gone_tokens uuid[];
   v_ring boolean := false;
 begin
   select * into s from pgqueue.subscription where id = v_subscription;
@@ -103,12 +120,14 @@ begin
       delete from pgqueue.lease h
       using unnest(v_done, v_done_tokens) d (id, token)
       where h.id = d.id and h.token = d.token
-      returning h.id, h.kept, h.ids
+      returning h.id, h.token, h.kept, h.ids
     ), forgotten as (
       delete from pgqueue.kept k using gone g where g.kept and k.subscription = s.id and k.id = any (g.ids)
     )
-    select array_agg(id) into v_gone from gone;
-    return query select d.id, null::bigint from unnest(v_done) d (id) where d.id <> all (coalesce(v_gone, '{}'));
+    select array_agg(id), array_agg(token) into v_gone, v_gone_tokens from gone;
+    return query
+      select d.id, d.token, null::bigint from unnest(v_done, v_done_tokens) d (id, token)
+      where not exists (select from unnest(v_gone, v_gone_tokens) g (id, token) where g.id = d.id and g.token = d.token);
     v_ring := s.ordering <> 'unordered';           -- the next of the lane may go
   end if;
 
@@ -121,7 +140,7 @@ begin
   loop
     select * into l from pgqueue.lease where id = a.lease and token = a.token for no key update;
     if not found then
-      return query select a.lease, u.id from unnest(a.ids) u (id);
+      return query select a.lease, a.token, u.id from unnest(a.ids) u (id);
       continue;
     end if;
 
@@ -131,9 +150,9 @@ begin
       from (
         select u.id, u.verdict, coalesce(h.prior, 0) + 1 as attempt,
                coalesce(u.reason, 'given up after ' || coalesce(h.prior, 0) + 1 || ' attempts') as reason
-        from unnest(v_leases, v_ids, v_verdicts, v_reasons) u (lease, id, verdict, reason)
+        from unnest(v_leases, v_tokens, v_ids, v_verdicts, v_reasons) u (lease, token, id, verdict, reason)
         join unnest(l.ids, l.prior) h (id, prior) on h.id = u.id
-        where u.lease = l.id
+        where u.lease = l.id and u.token = l.token
       ) u
       where u.verdict = 2 or (u.verdict = 1 and u.attempt >= s.max_attempts)
       having count(*) > 0;
@@ -150,9 +169,9 @@ begin
              case when u.verdict = 3 then l.requeued_at else v_now end
       from (
         select u.id, u.verdict, u.delivery, u.delay_ms, coalesce(h.prior, 0) + 1 as attempt
-        from unnest(v_leases, v_ids, v_verdicts, v_deliveries, v_delays_ms) u (lease, id, verdict, delivery, delay_ms)
+        from unnest(v_leases, v_tokens, v_ids, v_verdicts, v_deliveries, v_delays_ms) u (lease, token, id, verdict, delivery, delay_ms)
         join unnest(l.ids, l.prior) h (id, prior) on h.id = u.id
-        where u.lease = l.id
+        where u.lease = l.id and u.token = l.token
       ) u
       where u.verdict = 3 or (u.verdict = 1 and u.attempt < s.max_attempts)
       group by u.verdict, u.delivery
@@ -161,8 +180,8 @@ begin
 
     if l.kept then
       delete from pgqueue.kept k
-      using unnest(v_leases, v_ids, v_verdicts) u (lease, id, verdict)
-      where u.lease = l.id and u.verdict = 0 and k.subscription = s.id and k.id = u.id;
+      using unnest(v_leases, v_tokens, v_ids, v_verdicts) u (lease, token, id, verdict)
+      where u.lease = l.id and u.token = l.token and u.verdict = 0 and k.subscription = s.id and k.id = u.id;
     end if;
     perform pgqueue.shorten(l, a.ids);
     v_ring := v_ring or a.comes_back or s.ordering <> 'unordered';

@@ -86,7 +86,10 @@ begin
            ),
            coalesce((select held.in_flight from held), 0)::bigint, coalesce((select held.retrying from held), 0)::bigint,
            (select count(*) from pgqueue.dead_letter d where d.subscription = s.id),
-           (select count(*) from pgqueue.owner o where o.subscription = s.id)
+           (
+             select count(*) from pgqueue.owner o
+             where o.subscription = s.id and o.beat_at > clock_timestamp() - o.lease_ms * interval '1 millisecond'
+           )
     from fresh f;
 end
 $$;

@@ -14,12 +14,7 @@ begin
     order by id limit 100
     for no key update skip locked
   loop
-    insert into pgqueue.kept (subscription, id, published_at, scheduled, key, kind, tags, headers, payload)
-    select l.subscription, m.id, m.published_at, m.scheduled, m.key, m.kind, m.tags, m.headers, m.payload
-    from pgqueue.subscription s
-    join pgqueue.log m on m.topic = s.topic and m.id = any (l.ids)
-    where s.id = l.subscription
-    on conflict do nothing;
+    perform pgqueue.keep(l.subscription, l.ids);
     update pgqueue.lease set kept = true where id = l.id;
     v_kept := v_kept + 1;
   end loop;

@@ -55,7 +55,9 @@ struct State {
     armed: Option<i64>,
     /// Whether a claim is on its way.
     claiming: bool,
-    /// Whether a beat is.
+    /// How many claims have come to their end, with an answer or without.
+    claimed: u64,
+    /// Whether a beat is on its way.
     beating: bool,
     /// Whether the last claim got all that it asked for, so that there is probably more.
     more: bool,
@@ -75,6 +77,22 @@ enum Phase {
     Closing,
     /// Over, or as dead as a killed process.
     Over,
+}
+
+/// Counts a consumer among those at work, until it is dropped.
+struct Presence(Arc<watch::Sender<usize>>);
+
+impl Presence {
+    fn new(consumers: &Arc<watch::Sender<usize>>) -> Self {
+        consumers.send_modify(|consumers| *consumers += 1);
+        Self(Arc::clone(consumers))
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.0.send_modify(|consumers| *consumers -= 1);
+    }
 }
 
 /// Somebody who waits for a look at the server.
@@ -120,6 +138,7 @@ impl<C: Client> Consumer<C> {
             lookers: Vec::new(),
             armed: None,
             claiming: false,
+            claimed: 0,
             beating: false,
             more: false,
             gather_until: Instant::now(),
@@ -190,7 +209,7 @@ impl<C: Client> Consumer<C> {
             state.phase = Phase::Running;
             drop(state);
             tokio::spawn(claiming::run(Arc::clone(self)));
-            tokio::spawn(settling::run(Arc::clone(self)));
+            tokio::spawn(settling::run(Arc::clone(self), Presence::new(&self.shared.consumers)));
             tokio::spawn(beating::run(Arc::clone(self)));
             tokio::spawn(upkeep::run(Arc::clone(self)));
         }

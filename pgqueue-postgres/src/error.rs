@@ -33,8 +33,10 @@ pub(crate) fn repeatable(error: ClientError, about: About<'_>) -> Error {
         ClientError::Lost(source) => {
             Error::new(ErrorKind::Connection, "the connection to the PostgreSQL server was lost").with_source(source)
         }
+        // Its reason is said at once: it is the caller's to mend.
         ClientError::Unusable(source) => {
-            Error::new(ErrorKind::Fatal, "the PostgreSQL client cannot be used like this").with_source(source)
+            let message = format!("the PostgreSQL client cannot be used like this: {source}");
+            Error::new(ErrorKind::Fatal, message).with_source(source)
         }
         ClientError::Refused { code, message, source } => refused(&code, message, about).with_source(source),
     }
@@ -76,7 +78,8 @@ fn refused(code: &str, message: String, about: About<'_>) -> Error {
             ),
         ),
         ("42501", _) => {
-            Error::new(ErrorKind::Fatal, format!("a privilege is missing: {message}; grant it to this role"))
+            let remedy = "let the schema's owner grant it: select pgqueue.grant_publisher('the role'), pgqueue.grant_consumer('the role')";
+            Error::new(ErrorKind::Fatal, format!("a privilege is missing: {message}; {remedy}"))
         }
         ("25006", _) => Error::new(
             ErrorKind::Fatal,

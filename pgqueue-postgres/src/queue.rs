@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use pgqueue_core::{
     DeadLetter, Delivery, Error, ErrorKind, MessageId, NewMessage, Operation, Publisher, Result, Subscription, Topic,
 };
+use tokio::sync::watch;
 
 use crate::{
     Client, HorizonHolder, Listener, Options, Parameter, PgSubscription, SubscriptionStats, Transaction,
@@ -33,6 +34,8 @@ pub(crate) struct Shared<C: Client> {
     pub(crate) listener: Listener,
     pub(crate) options: Options,
     pub(crate) coalescing: Coalescing,
+    /// How many consumers are at work.
+    pub(crate) consumers: Arc<watch::Sender<usize>>,
 }
 
 impl<C: Client> PgQueue<C> {
@@ -54,7 +57,13 @@ impl<C: Client> PgQueue<C> {
     pub fn new(client: impl Into<C>) -> Self {
         let client = Arc::new(client.into());
         let listener = Listener::new(Arc::clone(&client));
-        let shared = Shared { client, listener, options: Options::default(), coalescing: Coalescing::default() };
+        let shared = Shared {
+            client,
+            listener,
+            options: Options::default(),
+            coalescing: Coalescing::default(),
+            consumers: Arc::default(),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -68,9 +77,11 @@ impl<C: Client> PgQueue<C> {
     /// [`Invalid`](ErrorKind::Invalid) for options that cannot be used.
     pub fn with_options(self, options: Options) -> Result<Self> {
         options.validate()?;
-        let Shared { client, listener, .. } = &*self.shared;
-        let (client, listener) = (Arc::clone(client), listener.clone());
-        Ok(Self { shared: Arc::new(Shared { client, listener, options, coalescing: Coalescing::default() }) })
+        let Shared { client, listener, consumers, .. } = &*self.shared;
+        let (client, listener, consumers) = (Arc::clone(client), listener.clone(), Arc::clone(consumers));
+        Ok(Self {
+            shared: Arc::new(Shared { client, listener, options, coalescing: Coalescing::default(), consumers }),
+        })
     }
 
     /// Makes the schema of the queue, or brings it up to date; changes nothing if it is, or if a newer binary made it. Safe to
@@ -371,6 +382,18 @@ impl<C: Client> PgQueue<C> {
             managing(self.shared.query(chore, &[], About::Queue).await)?;
         }
         Ok(())
+    }
+
+    /// Waits until every consumer of this queue, through any of its handles, has left: until its answers are durable, and what it had taken
+    /// in advance is given back.
+    ///
+    /// Call it before the process ends, once the streams have ended or were dropped; otherwise others get what these had taken
+    /// only when the lease ends. While a consumer is at work, it waits.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn consumers_gone(&self) {
+        self.shared.consumers.subscribe().wait_for(|consumers| *consumers == 0).await.ok();
     }
 
     /// Returns the connection that listens, for channels of your own.

@@ -95,7 +95,7 @@ impl Client for Sqlx {
         let result = if self.unnamed {
             statement::run_in_transaction(loan.connection()?, statement, parameters).await
         } else {
-            statement::run(loan.connection()?, statement, parameters, true).await
+            statement::run_prepared(loan.connection()?, statement, parameters).await
         };
         loan.end(&result);
         result.map_err(error::after_sending)

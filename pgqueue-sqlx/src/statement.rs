@@ -5,7 +5,7 @@ use sqlx::{
     Arguments as _, AssertSqlSafe, Connection as _, Encode, Error, PgConnection, Postgres, Type,
     encode::IsNull,
     error::BoxDynError,
-    postgres::{PgArgumentBuffer, PgArguments, PgTypeInfo, types::Oid},
+    postgres::{PgArgumentBuffer, PgArguments, PgDatabaseError, PgTypeInfo, types::Oid},
 };
 
 use crate::SqlxRow;
@@ -27,6 +27,28 @@ pub(crate) async fn run(
     }
     let query = sqlx::query_with(AssertSqlSafe(statement), arguments).persistent(persistent);
     Ok(query.fetch_all(connection).await?.into_iter().map(SqlxRow).collect())
+}
+
+/// Runs a statement that is prepared once for the connection.
+pub(crate) async fn run_prepared(
+    connection: &mut PgConnection,
+    statement: &str,
+    parameters: &[Parameter],
+) -> Result<Vec<SqlxRow>, Error> {
+    match run(connection, statement, parameters, true).await {
+        Err(error) if is_stale(&error) => {
+            connection.clear_cached_statements().await?;
+            run(connection, statement, parameters, true).await
+        }
+        answer => answer,
+    }
+}
+
+/// Returns whether a prepared statement was refused, before it did anything, as the session has forgotten it or its result has
+/// other columns since.
+fn is_stale(error: &Error) -> bool {
+    let refusal = error.as_database_error().and_then(|refusal| refusal.try_downcast_ref::<PgDatabaseError>());
+    refusal.is_some_and(|refusal| refusal.code() == "26000" || refusal.routine() == Some("RevalidateCachedQuery"))
 }
 
 /// Runs a statement in a transaction of its own, which holds it to one session.

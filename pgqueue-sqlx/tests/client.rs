@@ -123,9 +123,17 @@ async fn forgotten_statements_are_prepared_again() {
     let client = Sqlx::from(small_pool(&database.url(), 1).await);
     assert_eq!(ask(&client, "SELECT 'here'").await, "here");
     client.run_script("DEALLOCATE ALL").await.unwrap();
-    let refused = client.query("SELECT 'here'", &[]).await;
-    assert!(matches!(refused, Err(ClientError::Refused { ref code, .. }) if code == "26000"), "{refused:?}");
     assert_eq!(ask(&client, "SELECT 'here'").await, "here");
+}
+
+#[tokio::test]
+async fn statements_whose_result_has_changed_are_prepared_again() {
+    let database = Database::create().await.unwrap();
+    let client = Sqlx::from(small_pool(&database.url(), 1).await);
+    client.run_script("CREATE TABLE cups AS SELECT 'one' AS n").await.unwrap();
+    assert_eq!(ask(&client, "SELECT * FROM cups").await, "one");
+    client.run_script("DROP TABLE cups; CREATE TABLE cups AS SELECT '2'::varchar AS n, true AS clean").await.unwrap();
+    assert_eq!(ask(&client, "SELECT * FROM cups").await, "2");
 }
 
 #[tokio::test]

@@ -168,13 +168,24 @@ impl Client for TokioPostgres {
 /// Runs a statement that is prepared once for each connection.
 async fn run_prepared(client: &ClientWrapper, statement: &str, bound: &[Bound<'_>]) -> Result<Vec<Row>, Error> {
     let types = Bound::types(bound);
-    let prepared = client.prepare_typed_cached(statement, &types).await?;
     let parameters: Vec<_> = bound.iter().map(|bound| bound as &(dyn ToSql + Sync)).collect();
-    let rows = client.query(&prepared, &parameters).await;
-    if rows.as_ref().is_err_and(|error: &Error| error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME)) {
-        client.statement_cache.remove(statement, &types); // somebody made the session forget it
+    let prepared = client.prepare_typed_cached(statement, &types).await?;
+    match client.query(&prepared, &parameters).await {
+        Err(error) if is_stale(&error) => {
+            client.statement_cache.remove(statement, &types);
+            let prepared = client.prepare_typed_cached(statement, &types).await?;
+            client.query(&prepared, &parameters).await
+        }
+        answer => answer,
     }
-    rows
+}
+
+/// Returns whether a prepared statement was refused, before it did anything, as the session has forgotten it or its result has
+/// other columns since.
+fn is_stale(error: &Error) -> bool {
+    error.as_db_error().is_some_and(|refusal| {
+        *refusal.code() == SqlState::INVALID_SQL_STATEMENT_NAME || refusal.routine() == Some("RevalidateCachedQuery")
+    })
 }
 
 impl fmt::Debug for TokioPostgres {

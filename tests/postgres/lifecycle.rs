@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::{
     backend::Backend,
     common::{
-        PATIENCE, SHORT_LEASE, assert_says, consume, invoices, next, number, on_both_clients, patiently,
+        PATIENCE, QUIET, SHORT_LEASE, assert_says, consume, invoices, next, number, on_both_clients, patiently,
         publish_number, publish_numbers, queue, quiet, take, until_sql,
     },
 };
@@ -46,7 +46,7 @@ on_both_clients!(
     scheduled_messages_come_when_they_are_due,
     scheduled_messages_enter_without_a_consumer,
     coalesced_messages_share_commits_and_nothing_else,
-    one_of_several_publishers_rings_for_all,
+    consumers_that_are_gone_left_nothing_behind,
 );
 
 async fn ready(database: &Database) {
@@ -513,29 +513,21 @@ async fn coalesced_messages_share_commits_and_nothing_else<C: Client>() {
     publish_number(&queue, 101).await;
 }
 
-async fn one_of_several_publishers_rings_for_all<C: Client>() {
-    let (database, queue) = queue::<C>().await;
-    let rarely = Duration::from_secs(60);
-    let queue = queue.with_options(Options::new().with_poll_interval(rarely)).unwrap();
-    let mut stream = consume(&queue, invoices().with_lease(rarely)).await;
-    let (first, connection) = tokio_postgres::connect(&database.url(), tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-
-    quiet(&mut stream).await; // it sleeps
-    first
-        .batch_execute("begin; select pgqueue.publish_batch('orders', array['1'::bytea], v_alone => true)")
-        .await
-        .unwrap();
-    publish_number(&queue, 2).await;
-    quiet(&mut stream).await; // the other will wake it
-    first.batch_execute("commit").await.unwrap();
-    let committed = Instant::now();
-    let mut seen = HashSet::new();
-    for _ in 0..2 {
-        let delivery = next(&mut stream).await;
-        seen.insert(number(&delivery));
-        delivery.ok().await.unwrap();
+async fn consumers_that_are_gone_left_nothing_behind<C: Client>() {
+    for order in [Order::Unordered, Order::ByKey, Order::Total] {
+        let (database, queue) = queue::<C>().await;
+        patiently("no consumers", queue.consumers_gone()).await;
+        let mut stream = consume(&queue, invoices().with_order(order)).await;
+        queue.publish("orders", (0..20).map(|n: u64| NewMessage::json(&n).unwrap()).collect()).await.unwrap();
+        let first = next(&mut stream).await;
+        let handle = queue.clone().with_options(Options::new().with_ringing(false)).unwrap();
+        drop(stream);
+        assert!(timeout(QUIET, handle.consumers_gone()).await.is_err(), "{order}: a delivery is out");
+        first.ok().await.unwrap();
+        patiently("the consumer to leave", handle.consumers_gone()).await;
+        let left = "select (select count(*) from pgqueue.owner) + (select count(*) from pgqueue.lease where owner is not null)";
+        assert_eq!(database.sql(left).await.unwrap(), "0", "{order}");
+        let stats = queue.stats("invoices").await.unwrap();
+        assert_eq!((stats.waiting + stats.retrying, stats.in_flight), (19, 0), "{order}");
     }
-    let took = committed.elapsed();
-    assert!(seen == HashSet::from([1, 2]) && took < AT_ONCE, "{seen:?} after {took:?}");
 }

@@ -4,6 +4,7 @@ mod backend;
 mod common;
 
 mod bad_input;
+mod consuming;
 mod crossing;
 mod lifecycle;
 mod listener;

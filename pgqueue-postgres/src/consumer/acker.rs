@@ -32,7 +32,7 @@ impl<C: Client> PgAcker<C> {
     }
 
     pub(crate) fn belongs_to(&self, shared: &Arc<crate::queue::Shared<C>>) -> bool {
-        Arc::ptr_eq(&self.consumer.shared, shared)
+        Arc::ptr_eq(&self.consumer.shared.client, &shared.client)
     }
 
     /// Hands the answer to the task that settles.

@@ -1,6 +1,6 @@
 //! The task that beats: says that the consumer lives, and hears what it lost.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use pgqueue_core::Result;
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ use crate::{
 
 /// Runs until the consumer ends.
 pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
-    let mut strays = HashSet::new();
+    let mut strays = Strays::new();
     let mut floor = 0_i64;
     let mut last_beat = Instant::now();
     loop {
@@ -42,26 +42,37 @@ pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
     }
 }
 
-/// Beats with all it has, and hears what it lost and what it does not know. What it did not know twice it gives back: the reply
-/// to a claim was lost.
-async fn beat<C: Client>(consumer: &Consumer<C>, strays: &mut HashSet<i64>, floor: &mut i64) -> Result<()> {
+/// Leases that the server says are this consumer's and that it does not know, each with how many claims must have ended until
+/// it is certain that none of them brings it.
+type Strays = HashMap<i64, u64>;
+
+/// Beats with all it has, and hears what it lost and what it does not know. What no claim brought, as its answer was lost, it
+/// gives back with the next beat.
+async fn beat<C: Client>(consumer: &Consumer<C>, strays: &mut Strays, floor: &mut i64) -> Result<()> {
     let Some(found) = consumer.lock().found.clone() else { return Ok(()) };
-    let known: Vec<LeaseId> = consumer.lock().held.leases.keys().copied().collect();
-    let answer = send(consumer, &found, *floor, &known, strays).await?;
+    let (known, abandoned) = {
+        let state = consumer.lock();
+        let known: Vec<LeaseId> = state.held.leases.keys().copied().collect();
+        strays.retain(|stray, _| known.iter().all(|lease| lease.number != *stray));
+        let abandoned: Vec<i64> =
+            strays.iter().filter(|(_, ended)| state.claimed >= **ended).map(|(id, _)| *id).collect();
+        (known, abandoned)
+    };
+    let answer = send(consumer, &found, *floor, &known, &abandoned).await?;
+    strays.retain(|stray, _| !abandoned.contains(stray));
     let mut state = consumer.lock();
-    let mut unknown = HashSet::new();
+    let ended = state.claimed + u64::from(state.claiming);
     for (lease, is_stray) in answer {
-        if is_stray && !strays.contains(&lease.number) && !state.held.leases.contains_key(&lease) {
-            unknown.insert(lease.number);
-        } else if !is_stray {
+        if !is_stray {
             state.held.lost(lease);
+        } else if !abandoned.contains(&lease.number) && !state.held.leases.contains_key(&lease) {
+            strays.entry(lease.number).or_insert(ended);
         }
     }
     // What is below was known or given back.
-    let lowest = state.held.leases.keys().map(|lease| lease.number).chain(unknown.iter().copied()).min();
+    let lowest = state.held.leases.keys().map(|lease| lease.number).chain(strays.keys().copied()).min();
     let highest = known.iter().map(|lease| lease.number).max();
     *floor = lowest.or(highest).unwrap_or(*floor).max(*floor);
-    *strays = unknown;
     drop(state);
     consumer.changed.send_replace(());
     Ok(())
@@ -73,7 +84,7 @@ async fn send<C: Client>(
     found: &Found,
     floor: i64,
     known: &[LeaseId],
-    strays: &HashSet<i64>,
+    abandoned: &[i64],
 ) -> Result<Vec<(LeaseId, bool)>> {
     let parameters = [
         Parameter::new(consumer.owner),
@@ -82,7 +93,7 @@ async fn send<C: Client>(
         Parameter::new(floor),
         Parameter::array(known.iter().map(|lease| Some(lease.number)))?,
         Parameter::array(known.iter().map(|lease| Some(lease.token)))?,
-        Parameter::array(strays.iter().copied().map(Some))?,
+        Parameter::array(abandoned.iter().copied().map(Some))?,
     ];
     let rows = consumer.query(statement::BEAT, &parameters).await?;
     rows.iter()

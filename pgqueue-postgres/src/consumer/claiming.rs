@@ -55,8 +55,14 @@ pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
             consumer.forget();
             looked = look(&consumer, claims, &lookers).await;
         }
+        let failed = looked.is_err();
         answer(&consumer, lookers, looked);
-        consumer.lock().claiming = false;
+        {
+            let mut state = consumer.lock();
+            state.claiming = false;
+            state.claimed += 1;
+            state.more &= !failed; // whoever needs more looks again, and hears why it fails
+        }
         consumer.to_settle.notify_one(); // the consumer may be about to end
     }
 }

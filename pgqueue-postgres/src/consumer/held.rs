@@ -195,6 +195,7 @@ impl Held {
         held.lost.send_replace(true);
         if let Some(lane) = held.lane {
             self.lanes_out.remove(&lane);
+            self.arrivals += 1; // the next of its lane may go
         }
         self.runs.retain(|run| {
             if run.lease == lease {

@@ -10,7 +10,7 @@ use pgqueue_core::{Error, ErrorKind, Operation, Order, Result};
 use tokio::time::Instant;
 
 use super::{
-    Consumer, Phase,
+    Consumer, Phase, Presence,
     held::{Answer, InDoubt, LeaseId, Verdict, reply},
 };
 use crate::{
@@ -19,6 +19,9 @@ use crate::{
     statement,
     value::{RowExt, millis},
 };
+
+/// For how long more answers are waited for while they come in, at most: about as long as a commit takes.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// The pauses between two tries to settle while the server cannot be reached.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -32,7 +35,7 @@ const FIRST_LOOK: Duration = Duration::from_millis(2);
 const LONGEST_LOOK: Duration = Duration::from_millis(500);
 
 /// Runs until the consumer ends, which is when nothing is out and everything is answered.
-pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
+pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>, _presence: Presence) {
     let mut look = FIRST_LOOK;
     loop {
         gather(&consumer).await;
@@ -80,13 +83,14 @@ pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
     }
 }
 
-/// Waits while answers come in: handlers that run on this thread do not wait for anything, but take turns.
+/// Waits while answers come in, for a moment: handlers that run on this thread do not wait for anything, but take turns.
 async fn gather<C: Client>(consumer: &Consumer<C>) {
+    let until = Instant::now() + GATHER;
     let mut gathered = 0;
     loop {
         tokio::task::yield_now().await;
         let answers = consumer.lock().held.answers.len();
-        if answers <= gathered {
+        if answers <= gathered || Instant::now() >= until {
             return;
         }
         gathered = answers;
@@ -131,7 +135,7 @@ fn unknown(error: Error) -> Error {
 }
 
 /// What the server refused: whole leases, and single messages.
-type Refused = HashSet<(i64, Option<i64>)>;
+type Refused = HashSet<(LeaseId, Option<i64>)>;
 
 /// Sends the answers; those that end a lease with OK as one.
 async fn send<C: Client>(consumer: &Arc<Consumer<C>>, answers: &[Answer]) -> Result<Refused> {
@@ -167,7 +171,8 @@ async fn send<C: Client>(consumer: &Arc<Consumer<C>>, answers: &[Answer]) -> Res
         ]
     };
     let rows = consumer.query(statement::SETTLE, &parameters).await?;
-    rows.iter().map(|row| Ok((row.get(0)?, row.read(1)?))).collect()
+    let lease = |row: &C::Row| Ok(LeaseId { number: row.get(0)?, token: row.get(1)? });
+    rows.iter().map(|row| Ok((lease(row)?, row.read(2)?))).collect()
 }
 
 fn code(verdict: &Verdict) -> i32 {
@@ -201,7 +206,7 @@ fn conclude<C: Client>(consumer: &Consumer<C>, answers: Vec<Answer>, refused: &R
     let name = consumer.wanted.name();
     let mut state = consumer.lock();
     for mut answer in answers {
-        let is_refused = |id| refused.contains(&(answer.lease.number, id));
+        let is_refused = |id| refused.contains(&(answer.lease, id));
         let was_refused =
             !refused.is_empty() && (is_refused(None) || answer.ids.iter().any(|id| is_refused(Some(*id))));
         if was_refused {

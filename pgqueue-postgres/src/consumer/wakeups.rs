@@ -79,6 +79,9 @@ impl<C: Client> Listening<C> {
     /// Waits until something can be fetched that was not announced.
     async fn next(&mut self) -> Result<Wakeup> {
         let mut wakeup = Wakeup::Tick;
+        if self.consumer.lock().armed.is_none() {
+            self.sleep_until = self.sleep_until.min(Instant::now() + AWAKE[0]); // what was fetched meanwhile woke it
+        }
         loop {
             let (deliverable, arrivals) = {
                 let state = self.consumer.lock();
@@ -125,7 +128,7 @@ impl<C: Client> Listening<C> {
     /// Lets publishers know that this consumer sleeps, then looks once more.
     async fn arm_and_look(&mut self) -> Result<Looked> {
         let longest = self.consumer.shared.options.poll_interval();
-        let armed = self.consumer.lock().armed.is_some() && Instant::now() + longest <= self.armed_until;
+        let armed = self.consumer.lock().armed.is_some() && Instant::now() + MARGIN < self.armed_until;
         if self.bell.is_some() && !armed {
             let lasts = longest + MARGIN;
             self.armed_until = Instant::now() + lasts;
@@ -145,7 +148,11 @@ impl<C: Client> Listening<C> {
             Looked { writers: true, .. } => WRITERS[usize::from(self.looks > 1)],
             _ => longest,
         };
-        pause.min(looked.wait.unwrap_or(longest)).min(longest)
+        let pause = pause.min(looked.wait.unwrap_or(longest)).min(longest);
+        match self.bell {
+            Some(_) => pause.min(self.armed_until.saturating_duration_since(Instant::now() + MARGIN)),
+            None => pause,
+        }
     }
 
     async fn wait(&mut self, deliverable: bool) -> Woken {

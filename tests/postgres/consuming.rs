@@ -1,0 +1,245 @@
+//! How consumers look, wake and answer when something comes between.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use futures::join;
+use pgqueue_core::{ConsumeStream, ErrorKind, Order, Subscription, Topic};
+use pgqueue_postgres::{Client, ClientError, ListenerConnection, Options, Parameter, PgQueue};
+use pgqueue_testserver::Server;
+use pgqueue_tokio_postgres::TokioPostgres;
+use tokio::time::sleep;
+
+use crate::common::{
+    consume, invoices, next, number, on_both_clients, publish_number, publish_numbers, queue, quiet, take,
+};
+
+on_both_clients!(
+    failing_claims_ahead_are_not_repeated_at_once,
+    answers_of_an_earlier_claim_change_nothing,
+    a_reconnection_lets_nobody_oversleep,
+    one_of_several_publishers_rings_for_all,
+    who_sleeps_for_long_is_armed_once,
+    a_lease_whose_claim_is_answered_late_is_kept,
+    a_lane_goes_on_when_a_lease_is_lost_and_claimed_again,
+    who_answers_for_a_lost_lease_spoils_nothing_for_the_next,
+);
+
+/// Within how much time who sleeps hears of a message, with some slack for a busy machine.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
+/// How often who sleeps looks by itself: not within a test.
+const RARELY: Duration = Duration::from_secs(60);
+
+/// A lease, and how late a claim is answered: a beat comes every third of the lease.
+const LEASE: Duration = Duration::from_secs(3);
+const LATE: Duration = Duration::from_millis(2500);
+
+/// A consumer that does nothing by itself for long.
+async fn sleepy<C: Client>(queue: PgQueue<C>) -> (PgQueue<C>, ConsumeStream) {
+    let queue = queue.with_options(Options::new().with_poll_interval(RARELY)).unwrap();
+    let mut stream = consume(&queue, invoices().with_lease(RARELY)).await;
+    quiet(&mut stream).await;
+    (queue, stream)
+}
+
+/// Takes so many, which have to come at once.
+async fn at_once(stream: &mut ConsumeStream, count: usize) -> HashSet<u64> {
+    let began = Instant::now();
+    let mut seen = HashSet::new();
+    for _ in 0..count {
+        let delivery = next(stream).await;
+        seen.insert(number(&delivery));
+        delivery.ok().await.unwrap();
+    }
+    let took = began.elapsed();
+    assert!(took < AT_ONCE, "{seen:?} took {took:?}");
+    seen
+}
+
+/// A client that can be switched off, as if its server could not be reached, and whose claims can be answered late.
+struct Switch<C> {
+    client: C,
+    is_off: Arc<AtomicBool>,
+    is_slow: Arc<AtomicBool>,
+    /// How many calls there were while it was off.
+    refused: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl<C: Client> Client for Switch<C> {
+    type Row = C::Row;
+
+    async fn connect(url: &str) -> Result<Self, ClientError> {
+        let client = C::connect(url).await?;
+        Ok(Self { client, is_off: Arc::default(), is_slow: Arc::default(), refused: Arc::default() })
+    }
+
+    async fn query(&self, statement: &str, parameters: &[Parameter]) -> Result<Vec<C::Row>, ClientError> {
+        if self.is_off.load(Ordering::SeqCst) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(ClientError::Unreachable("switched off".into()));
+        }
+        let answer = self.client.query(statement, parameters).await;
+        if self.is_slow.load(Ordering::SeqCst) && statement.contains("pgqueue.claim(") {
+            sleep(LATE).await;
+        }
+        answer
+    }
+
+    async fn run_script(&self, script: &str) -> Result<(), ClientError> {
+        self.client.run_script(script).await
+    }
+
+    async fn open_listener(&self) -> Result<Option<Box<dyn ListenerConnection>>, ClientError> {
+        self.client.open_listener().await
+    }
+}
+
+async fn failing_claims_ahead_are_not_repeated_at_once<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    let switch = Switch::<C>::connect(&database.url()).await.unwrap();
+    let (is_off, refused) = (Arc::clone(&switch.is_off), Arc::clone(&switch.refused));
+    let switched = PgQueue::<Switch<C>>::new(switch);
+    queue.insert_subscription(&invoices()).await.unwrap();
+    publish_numbers(&queue, 0..40).await;
+    let mut stream = consume(&switched, invoices().with_prefetch(10)).await;
+    let mut deliveries = take(&mut stream, 4).await;
+    is_off.store(true, Ordering::SeqCst);
+    deliveries.extend(take(&mut stream, 6).await); // with half of them left it claims ahead
+    sleep(Duration::from_millis(300)).await;
+    let refused = refused.load(Ordering::SeqCst);
+    assert!((1..20).contains(&refused), "it called {refused} times");
+    is_off.store(false, Ordering::SeqCst);
+    deliveries.extend(take(&mut stream, 30).await);
+    let seen: HashSet<_> = deliveries.iter().map(number).collect();
+    assert_eq!(seen, (0..40).collect());
+}
+
+async fn answers_of_an_earlier_claim_change_nothing<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    queue.insert_subscription(&invoices()).await.unwrap();
+    publish_number(&queue, 1).await;
+    let [first, second] = ["00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002"];
+    for token in [first, second] {
+        let claim = format!("select count(id) from pgqueue.claim(1, '{token}', '{token}', 10, false, true, 0, false)");
+        assert_eq!(database.sql(&claim).await.unwrap(), "1");
+        if token == first {
+            database.sql(&format!("select pgqueue.leave('{token}')")).await.unwrap();
+        }
+    }
+    let settle = format!(
+        "select count(*) from pgqueue.lease l,
+         pgqueue.settle(1, '{{}}', '{{}}', array[l.id, l.id], array['{first}', '{second}']::uuid[], l.ids || l.ids, '{{1, 1}}', '{{0, 1}}',
+                        array[0, 0], array[null, null])"
+    );
+    assert_eq!(database.sql(&settle).await.unwrap(), "1", "the earlier one is refused");
+    let leases = "select string_agg(ids::text || prior::text, ' ') from pgqueue.lease";
+    assert_eq!(database.sql(leases).await.unwrap(), "{1}{1}");
+}
+
+async fn a_reconnection_lets_nobody_oversleep<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    let (queue, mut stream) = sleepy(queue).await;
+    let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+               where datname = current_database() and pid <> pg_backend_pid() and query ilike '%listen %'";
+    assert_eq!(database.sql(end).await.unwrap(), "1");
+    quiet(&mut stream).await; // it has listened again, and sleeps again
+    publish_number(&queue, 1).await;
+    at_once(&mut stream, 1).await;
+}
+
+async fn one_of_several_publishers_rings_for_all<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    let (queue, mut stream) = sleepy(queue).await;
+    let (first, connection) = tokio_postgres::connect(&database.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    first
+        .batch_execute("begin; select pgqueue.publish_batch('orders', array['1'::bytea], v_alone => true)")
+        .await
+        .unwrap();
+    publish_number(&queue, 2).await;
+    quiet(&mut stream).await; // the other will wake it
+    first.batch_execute("commit").await.unwrap();
+    assert_eq!(at_once(&mut stream, 2).await, HashSet::from([1, 2]));
+}
+
+async fn who_sleeps_for_long_is_armed_once<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    let queue = queue.with_options(Options::new().with_poll_interval(RARELY)).unwrap();
+    let mut stream = consume(&queue, invoices().with_lease(Duration::from_secs(1))).await;
+    for _ in 0..4 {
+        quiet(&mut stream).await; // it beats, and looks each time
+    }
+    assert_eq!(database.sql("select count(*) from pgqueue.sleeper").await.unwrap(), "1");
+    publish_number(&queue, 1).await;
+    at_once(&mut stream, 1).await;
+}
+
+async fn a_lease_whose_claim_is_answered_late_is_kept<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    let subscription = invoices().with_lease(LEASE);
+    queue.insert_subscription(&subscription).await.unwrap();
+    publish_numbers(&queue, 0..5).await;
+    let switch = Switch::<C>::connect(&database.url()).await.unwrap();
+    switch.is_slow.store(true, Ordering::SeqCst);
+    let slow = PgQueue::<Switch<C>>::new(switch);
+    let mut stream = consume(&slow, subscription).await;
+    let deliveries = take(&mut stream, 5).await;
+    sleep(LEASE).await;
+    for delivery in deliveries {
+        delivery.ok().await.unwrap();
+    }
+}
+
+async fn a_lane_goes_on_when_a_lease_is_lost_and_claimed_again<C: Client>() {
+    for order in [Order::Total, Order::ByKey] {
+        let (_database, queue) = queue::<C>().await;
+        let mut stream = consume(&queue, invoices().with_order(order).with_prefetch(1)).await;
+        publish_number(&queue, 1).await;
+        let lost = next(&mut stream).await;
+        queue.expire_leases("invoices").await.unwrap();
+        quiet(&mut stream).await; // it has claimed it again, and waits for the first to be answered
+        assert_eq!(lost.ok().await.unwrap_err().kind(), ErrorKind::LeaseLost, "{order}");
+        publish_number(&queue, 2).await;
+        assert_eq!(at_once(&mut stream, 2).await, HashSet::from([1, 2]), "{order}");
+    }
+}
+
+async fn who_answers_for_a_lost_lease_spoils_nothing_for_the_next<C: Client>() {
+    let (_database, queue) = queue::<C>().await;
+    let mut stream = consume(&queue, invoices()).await;
+    for round in 0..10 {
+        publish_number(&queue, round).await;
+        let lost = next(&mut stream).await;
+        queue.expire_leases("invoices").await.unwrap();
+        let held = next(&mut stream).await;
+        // Both go with one statement, as a rule.
+        let (lost, held) = join!(lost.ok(), held.ok());
+        assert_eq!(lost.unwrap_err().kind(), ErrorKind::LeaseLost, "round {round}");
+        held.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_a_prepared_transaction_published_comes_when_it_commits() {
+    let server = Server::builder().with_setting("max_prepared_transactions", "2").start().await.unwrap();
+    server.create_database("prepared").await.unwrap();
+    let queue = PgQueue::<TokioPostgres>::connect(&server.url("prepared")).await.unwrap();
+    queue.migrate().await.unwrap();
+    queue.create_topic(Topic::new("orders")).await.unwrap();
+    queue.insert_subscription(&Subscription::new("invoices", "orders")).await.unwrap();
+    let publish =
+        "begin; select pgqueue.publish_batch('orders', array['1'::bytea], v_ring => false); prepare transaction 'p'";
+    server.sql("prepared", publish).await.unwrap();
+    let (_queue, mut stream) = sleepy(queue).await;
+    server.sql("prepared", "commit prepared 'p'").await.unwrap();
+    at_once(&mut stream, 1).await;
+}
