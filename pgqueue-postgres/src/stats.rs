@@ -19,13 +19,14 @@ pub struct SubscriptionStats {
     pub waiting_is_exact: bool,
     /// How long ago the oldest message that is not done was published: its lag in time. `None` if all are done.
     pub oldest: Option<Duration>,
-    /// How many messages are in the hands of consumers, those included that they took in advance.
+    /// How many messages are in the hands of consumers, those included that they took in advance, and those of consumers that
+    /// died until a living one, or [`maintain`](crate::PgQueue::maintain), finds out.
     pub in_flight: u64,
     /// How many messages came back and wait to be handed out again.
     pub retrying: u64,
     /// How many dead letters there are.
     pub dead: u64,
-    /// How many consumers there are.
+    /// How many consumers live: have beaten within their lease.
     pub consumers: u64,
 }
 

@@ -37,6 +37,7 @@ on_both_clients!(
     altered_options_hold_for_running_consumers,
     stats_count_what_is_there,
     stats_count_what_commits_late,
+    stats_count_consumers_that_live,
     stats_count_long_backlogs_up_to_a_limit,
     an_old_transaction_is_named,
     the_log_ends_where_every_subscription_has_passed,
@@ -248,6 +249,19 @@ async fn stats_count_what_commits_late<C: Backend>() {
     C::commit(transaction).await;
     let stats = queue.stats("invoices").await.unwrap();
     assert_eq!((stats.waiting, stats.oldest.is_some()), (1, true), "it was never handed out");
+}
+
+async fn stats_count_consumers_that_live<C: Client>() {
+    let (_database, queue) = queue::<C>().await;
+    let consumer = Arc::new(queue.subscription(invoices().with_lease(SHORT_LEASE)));
+    let mut stream = subscribe(Arc::clone(&consumer)).await.unwrap();
+    publish_number(&queue, 1).await;
+    let _held = next(&mut stream).await;
+    let consumers = async || queue.stats("invoices").await.unwrap().consumers;
+    assert_eq!(consumers().await, 1);
+    consumer.crash(); // and nobody is there who would find out
+    patiently("no living consumer", async { while consumers().await > 0 {} }).await;
+    assert_eq!(queue.stats("invoices").await.unwrap().in_flight, 1);
 }
 
 async fn stats_count_long_backlogs_up_to_a_limit<C: Client>() {
