@@ -1,0 +1,20 @@
+//! The benchmarks run: with small numbers, whose figures mean nothing, every scenario reports what it measured.
+
+use std::{collections::BTreeSet, process::Command};
+
+use serde_json::Value;
+
+#[test]
+fn every_scenario_reports_as_json() {
+    let bench = Command::new(env!("CARGO_BIN_EXE_pgqueue-bench")).args(["all", "--quick", "--json"]).output().unwrap();
+    assert!(bench.status.success(), "{}", String::from_utf8_lossy(&bench.stderr));
+    let lines = String::from_utf8(bench.stdout).unwrap();
+    let measured: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let scenarios: BTreeSet<_> = measured.iter().map(|one| one["scenario"].as_str().unwrap()).collect();
+    let all = ["backlog", "ceilings", "drain", "fan-out", "latency", "notify-cost", "publish"];
+    assert_eq!(scenarios, BTreeSet::from(all));
+    for one in &measured {
+        let figures = ["msgs_per_s", "p50_ms"].map(|figure| one[figure].as_f64());
+        assert!(figures.into_iter().flatten().all(|figure| figure > 0.0) && figures != [None, None], "{one}");
+    }
+}
