@@ -49,7 +49,7 @@ pub(crate) struct Consumer<C: Client> {
 
 struct State {
     held: Held,
-    /// Who waits for a look that begins after they asked.
+    /// Who waits for a look that begins after they asked, or for one on its way that finds something.
     lookers: Vec<Looker>,
     /// What was armed for the sleep that the next claim ends.
     armed: Option<i64>,
