@@ -39,7 +39,7 @@ pub enum Order {
     /// Strictly in publishing order among messages of one key, through batches, retries and crashes; other keys go on.
     ///
     /// Keys share the topic's [buckets](crate::Topic::with_buckets): a message that fails holds back its bucket until it
-    /// succeeds or is dead-lettered. A message without a key goes to any bucket.
+    /// succeeds or is dead-lettered. A message without a key waits for none.
     ByKey,
     /// Strictly in publishing order, one delivery at a time.
     Total,

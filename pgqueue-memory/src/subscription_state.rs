@@ -19,7 +19,7 @@ pub(crate) const ACKED_HISTORY: usize = 10_000;
 #[derive(Debug)]
 pub(crate) struct SubscriptionState {
     pub(crate) options: Subscription,
-    /// One, or one a bucket of the topic.
+    /// One a bucket that keeps an order, then one for messages that have none; or one for all, in order.
     lanes: Vec<Lane>,
     /// Where the next claim looks first, so that no lane starves another.
     next_lane: usize,
@@ -41,14 +41,16 @@ pub(crate) struct SubscriptionState {
 
 impl SubscriptionState {
     pub(crate) fn new(options: Subscription, buckets: u16) -> Self {
-        let (lanes, ordered) = match options.order() {
-            Order::ByKey => (buckets, true),
-            Order::Total => (1, true),
-            _ => (1, false),
+        let (ordered, unordered) = match options.order() {
+            Order::ByKey => (buckets, 1),
+            Order::Total => (1, 0),
+            _ => (0, 1),
         };
+        let lanes = std::iter::repeat_with(|| Lane::new(true)).take(usize::from(ordered));
+        let lanes = lanes.chain(std::iter::repeat_with(|| Lane::new(false)).take(unordered)).collect();
         Self {
             options,
-            lanes: (0..lanes).map(|_| Lane::new(ordered)).collect(),
+            lanes,
             next_lane: 0,
             leases: Leases::default(),
             arrivals: 0,
@@ -75,11 +77,11 @@ impl SubscriptionState {
     }
 
     fn lane_of(&self, entry: &Entry) -> usize {
-        match (self.lanes.len() as u64, entry.message().key()) {
-            (1, _) => 0,
-            // As many lanes as the topic has buckets, whose number is a u16.
-            (lanes, Some(key)) => usize::from(bucket(key, lanes as u16)),
-            (lanes, None) => (entry.id % lanes) as usize,
+        let last = self.lanes.len() - 1;
+        match entry.message().key() {
+            // As many lanes as the topic has buckets, whose number is a u16, stand before the last.
+            Some(key) if last > 0 => usize::from(bucket(key, last as u16)),
+            _ => last,
         }
     }
 

@@ -8,17 +8,33 @@ return hashtextextended('pgqueue.lane ' || 'pgqueue.cursor'::regclass::oid || ' 
 -- The functions that follow run under the settings of whoever calls them, which spares them their own: `search_path`, and what pins
 -- the plans, which is the same in all that call them.
 
--- The next messages of a lane above `v_after`, in order; `v_bucket` is null where a lane has all. Stable: looks through the
--- snapshot of the statement that calls it.
-create function pgqueue.fresh_ids(v_topic bigint, v_bucket int, v_after bigint, v_most int) returns bigint[]
+-- The end of what one look examines above `v_after`, of a lane whose messages are no range of an index: so many ids.
+create function pgqueue.look_end(v_topic bigint, v_bucket int, v_after bigint) returns bigint
+language plpgsql stable
+as $$
+begin
+  if v_bucket is distinct from -1 then
+    return 9223372036854775807;
+  end if;
+  return coalesce((select id from pgqueue.log where topic = v_topic and id > v_after order by id limit 1), v_after) + 1999;
+end
+$$;
+
+-- The next messages of a lane above `v_after` and up to `v_end`, in order; `v_bucket` is null where a lane has all. Stable: looks
+-- through the snapshot of the statement that calls it.
+create function pgqueue.fresh_ids(v_topic bigint, v_bucket int, v_after bigint, v_end bigint, v_most int) returns bigint[]
 language plpgsql stable
 as $$
 begin
   if v_bucket is null then
     return array(select id from pgqueue.log where topic = v_topic and id > v_after order by id limit v_most);
+  elsif v_bucket < 0 then
+    return array(
+      select id from pgqueue.log where topic = v_topic and id > v_after and id <= v_end and bucket = v_bucket order by id limit v_most
+    );
   end if;
   return array(
-    select id from pgqueue.log where topic = v_topic and bucket = v_bucket and id > v_after order by bucket, id limit v_most
+    select id from pgqueue.log where topic = v_topic and bucket = v_bucket and bucket >= 0 and id > v_after order by bucket, id limit v_most
   );
 end
 $$;
@@ -68,12 +84,14 @@ begin
 end
 $$;
 
--- The last message of a topic above `v_after`, or `v_after`.
-create function pgqueue.last_id(v_topic bigint, v_after bigint) returns bigint
+-- The last message of a topic above `v_after` and up to `v_end`, or `v_after`.
+create function pgqueue.last_id(v_topic bigint, v_after bigint, v_end bigint default 9223372036854775807) returns bigint
 language plpgsql stable
 as $$
 begin
-  return coalesce((select id from pgqueue.log where topic = v_topic and id > v_after order by topic desc, id desc limit 1), v_after);
+  return coalesce(
+    (select id from pgqueue.log where topic = v_topic and id > v_after and id <= v_end order by topic desc, id desc limit 1), v_after
+  );
 end
 $$;
 
@@ -82,6 +100,7 @@ $$;
 create type pgqueue.looked as (
   ids bigint[],
   late boolean,
+  more boolean,                                    -- it ended before the log did
   moved pgqueue.cursor
 );
 
@@ -94,16 +113,22 @@ declare
   v_late bigint[];
   v_fresh bigint[];
   v_last bigint;
+  v_more boolean;
   v_seen pg_snapshot;
 begin
   loop
     -- One statement, one snapshot. A lane that is not full may have passed messages of others.
     select pgqueue.late_ids(s.topic, v_bucket, c, v_most), f.ids,
-           case when v_bucket is not null and cardinality(f.ids) < v_most then pgqueue.last_id(s.topic, c.top)
+           case when v_bucket is not null and cardinality(f.ids) < v_most then pgqueue.last_id(s.topic, c.top, f.v_end)
                 else greatest(c.top, f.ids[cardinality(f.ids)]) end,
+           v_bucket = -1 and pgqueue.last_id(s.topic, f.v_end) > f.v_end,
            pg_current_snapshot()
-      into v_late, v_fresh, v_last, v_seen
-      from (select pgqueue.fresh_ids(s.topic, v_bucket, c.top, v_most) as ids offset 0) f;
+      into v_late, v_fresh, v_last, v_more, v_seen
+      from (
+        select e.v_end, pgqueue.fresh_ids(s.topic, v_bucket, c.top, e.v_end, v_most) as ids
+        from (select pgqueue.look_end(s.topic, v_bucket, c.top) as v_end offset 0) e
+        offset 0
+      ) f;
     exit when v_late <> '{}' or c.late_seen is null;
     -- The latecomers of an earlier look are all out: what that look saw is what the cursor has seen. Look again.
     c.seen := c.late_seen;
@@ -121,14 +146,14 @@ begin
       c.late_upto := null;
     end if;
     c.late_after := v_late[v_most];
-    return (v_late, true, c);
+    return (v_late, true, true, c);
   elsif v_late <> '{}' then
     c.seen := coalesce(c.late_seen, v_seen);
     c.upto := c.late_upto;
     c.late_seen := null;
     c.late_upto := null;
     c.late_after := null;
-    return (v_late, true, c);
+    return (v_late, true, true, c);
   end if;
 
   if v_barrier is not null then
@@ -138,11 +163,11 @@ begin
   c.seen := v_seen;
   c.upto := null;
   c.top := case when cardinality(v_fresh) = v_most then v_fresh[v_most] else greatest(c.top, v_last) end;
-  return (v_fresh, false, c);
+  return (v_fresh, false, v_more, c);
 end
 $$;
 
--- Takes retries of an unordered lane that are due in hand, and returns their leases: several, a few whose last holder died, or one
+-- Takes retries of the lane that has no order in hand, of those that are due, and returns their leases: several, a few whose last holder died, or one
 -- that has outlived two.
 create function pgqueue.hold_ready(s pgqueue.subscription, v_owner uuid, v_token uuid, v_most int, v_suspects boolean)
 returns bigint[]
@@ -303,20 +328,21 @@ begin
     v_lanes := (select buckets from pgqueue.topic where id = s.topic);
   elsif s.ordering = 'total' then
     v_lanes := 1;
-  else
+  end if;
+  if s.ordering <> 'total' then
+    v_lanes := v_lanes + 1;                        -- what has no order
     if not v_fresh_first then
       v_held := pgqueue.hold_ready(s, v_owner, v_token, v_most, v_suspects);
     end if;
-    if pg_current_xact_id_if_assigned() is null then
-      v_lanes := 1;
-    else
+    if pg_current_xact_id_if_assigned() is not null then
+      v_lanes := 0;
       v_busy := v_held = '{}';                     -- others were faster; too late to look, as our transaction id is drawn
     end if;
   end if;
 
   -- Look at lane after lane without writing: `upto` must be drawn after the last look.
   for i in 0 .. v_lanes - 1 loop
-    v_lane := case when s.ordering = 'unordered' then -1 else (v_first_lane + i) % v_lanes end;
+    v_lane := (v_first_lane + i) % v_lanes - case when s.ordering = 'total' then 0 else 1 end;
     if not pg_try_advisory_xact_lock(pgqueue.lane_key(s.id, v_lane)) then
       v_busy := true;
       continue;
@@ -359,8 +385,9 @@ begin
       (v_looked).moved.top > c.top
       -- A transaction ended that this lane waited to see: the log need not keep what it left elsewhere.
       or (pg_snapshot_xmin(c.seen) < c.upto and pg_snapshot_xmin((v_looked).moved.seen) > pg_snapshot_xmin(c.seen))
-    ) then
+    ) or (v_looked).more then
       v_found := v_found || v_looked;
+      v_busy := v_busy or (v_looked).more;
     end if;
     exit when v_left = 0;
   end loop;
@@ -392,7 +419,7 @@ begin
         insert into pgqueue.lease (subscription, lane, rank, token, owner, claimed_at, alone, ids)
         values (s.id, c.lane, (v_looked).ids[1], v_token, v_owner, v_now, v_alone, (v_looked).ids)
         returning * into l;
-        if (v_looked).late then
+        if (v_looked).late or (s.ordering = 'by key' and l.lane < 0) then
           v_held := v_held || l.id;
         -- Else what the cursor has seen from the first to the last of them, read as the range that it is.
         elsif s.ordering = 'by key' then
@@ -400,7 +427,7 @@ begin
             select l.id, l.lane, m.id, m.scheduled, 1, 0, null::timestamptz, null::timestamptz, m.published_at, m.key, m.kind, m.tags,
                    m.headers::text, m.payload, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
             from pgqueue.log m
-            where m.topic = s.topic and m.bucket = l.lane and m.id between l.ids[1] and c.top and pg_visible_in_snapshot(m.xact, c.seen)
+            where m.topic = s.topic and m.bucket = l.lane and m.bucket >= 0 and m.id between l.ids[1] and c.top and pg_visible_in_snapshot(m.xact, c.seen)
             order by m.bucket, m.id;
         else
           return query
@@ -425,7 +452,7 @@ begin
       end if;
     end loop;
   end if;
-  if v_left = v_most and v_fresh_first and s.ordering = 'unordered' then
+  if v_left = v_most and v_fresh_first and s.ordering <> 'total' then
     v_held := pgqueue.hold_ready(s, v_owner, v_token, v_most, v_suspects);
   end if;
 
@@ -458,14 +485,14 @@ begin
       where h.id = any (v_held) and h.kept
       order by h.id, u.n;
   elsif v_left = v_most then
-    if s.ordering = 'unordered' then
-      select ready_at into v_waits_until from pgqueue.lease
-      where subscription = s.id and lane < 0 and ready_at is not null and ready_at > v_now
-      order by subscription, ready_at limit 1;
-    else
-      select min(ready_at) into v_waits_until from pgqueue.lease
-      where subscription = s.id and lane >= 0 and ready_at > v_now;
-    end if;
+    v_waits_until := least(
+      (
+        select ready_at from pgqueue.lease
+        where subscription = s.id and lane < 0 and ready_at is not null and ready_at > v_now
+        order by subscription, ready_at limit 1
+      ),
+      case when s.ordering <> 'unordered' then (select min(ready_at) from pgqueue.lease where subscription = s.id and lane >= 0 and ready_at > v_now) end
+    );
   end if;
 
   return query

@@ -86,7 +86,7 @@ begin
       insert into pgqueue.cursor (subscription, lane, n, top, seen, upto, floor, moved_at)
       select v_id, lane, 1, v_top, v_seen, coalesce(v_upto, pg_current_xact_id()), 0, clock_timestamp()
       from generate_series(
-        case v_ordering when 'unordered' then -1 else 0 end,
+        case v_ordering when 'total' then 0 else -1 end,
         case v_ordering when 'unordered' then -1 when 'by key' then t.buckets - 1 else 0 end
       ) lane;
     end if;

@@ -5,10 +5,10 @@ create function pgqueue.key_hash(v_key text) returns bigint
 language sql immutable parallel safe
 return ('x' || encode(substr(sha256(convert_to(v_key, 'UTF8')), 1, 4), 'hex'))::bit(32)::bigint;
 
--- The bucket of a message. One without a key may go to any; neighbours share theirs, and so the pages of its index.
-create function pgqueue.bucket(v_key text, v_hash bigint, v_id bigint, v_buckets int) returns int
+-- The bucket of a message.
+create function pgqueue.bucket(v_key text, v_hash bigint, v_buckets int) returns int
 language sql immutable parallel safe
-return case when v_key is null then (v_id >> 6) % v_buckets else coalesce(v_hash, pgqueue.key_hash(v_key)) % v_buckets end;
+return case when v_key is null then -1 else coalesce(v_hash, pgqueue.key_hash(v_key)) % v_buckets end;
 
 -- The channel on which a topic's sleepers are woken. The table's number keeps schemas apart.
 create function pgqueue.channel(v_topic bigint) returns text
@@ -74,10 +74,15 @@ begin
 
   if v_dedup_ids is null and v_due_at is null and v_delays_ms is null then
     v_log_ids := array(select nextval('pgqueue.log_id') from generate_subscripts(v_payloads, 1));
-    insert into pgqueue.log (topic, id, xact, published_at, bucket, key, kind, tags, headers, payload)
-    select t.id, m.id, v_xact, v_now, pgqueue.bucket(m.key, m.hash, m.id, t.buckets),
-           m.key, m.kind, m.tags::text[], m.headers::jsonb, m.payload
-    from unnest(v_log_ids, v_payloads, v_keys, v_hashes, v_kinds, v_tags, v_headers) m (id, payload, key, hash, kind, tags, headers);
+    if v_keys is null and v_kinds is null and v_tags is null and v_headers is null then
+      insert into pgqueue.log (topic, id, xact, published_at, bucket, payload)
+      select t.id, m.id, v_xact, v_now, -1, m.payload from unnest(v_log_ids, v_payloads) m (id, payload);
+    else
+      insert into pgqueue.log (topic, id, xact, published_at, bucket, key, kind, tags, headers, payload)
+      select t.id, m.id, v_xact, v_now, pgqueue.bucket(m.key, m.hash, t.buckets),
+             m.key, m.kind, m.tags::text[], m.headers::jsonb, m.payload
+      from unnest(v_log_ids, v_payloads, v_keys, v_hashes, v_kinds, v_tags, v_headers) m (id, payload, key, hash, kind, tags, headers);
+    end if;
     v_ids := v_log_ids::text[];
   else
     v_ids := pgqueue.publish_specially(t, v_xact, v_now, v_payloads, v_keys, v_kinds, v_tags, v_headers, v_dedup_ids, v_due_at, v_delays_ms);
@@ -144,7 +149,7 @@ begin
   end if;
 
   insert into pgqueue.log (topic, id, xact, published_at, bucket, key, kind, tags, headers, payload)
-  select t.id, u.id::bigint, v_xact, v_now, pgqueue.bucket(u.key, null, u.id::bigint, t.buckets),
+  select t.id, u.id::bigint, v_xact, v_now, pgqueue.bucket(u.key, null, t.buckets),
          u.key, u.kind, u.tags::text[], u.headers::jsonb, u.payload
   from unnest(v_ids, v_new, v_due, v_payloads, v_keys, v_kinds, v_tags, v_headers)
        u (id, new, due_at, payload, key, kind, tags, headers)
@@ -222,7 +227,7 @@ begin
 
   insert into pgqueue.log (topic, id, xact, published_at, scheduled, bucket, key, kind, tags, headers, payload)
   select m.topic, m.log_id, pg_current_xact_id(), clock_timestamp(), m.id,
-         pgqueue.bucket(m.key, null, m.log_id, t.buckets), m.key, m.kind, m.tags, m.headers, m.payload
+         pgqueue.bucket(m.key, null, t.buckets), m.key, m.kind, m.tags, m.headers, m.payload
   from (select nextval('pgqueue.log_id') as log_id, u.* from unnest(v_due) u) m
   join pgqueue.topic t on t.id = m.topic;
 

@@ -66,7 +66,7 @@ begin
     ), fresh as (
       select f.id from newest
       cross join lateral unnest(
-        pgqueue.late_ids(s.topic, bucket, c, v_most) || pgqueue.fresh_ids(s.topic, bucket, (c).top, v_most + 1)
+        pgqueue.late_ids(s.topic, bucket, c, v_most) || pgqueue.fresh_ids(s.topic, bucket, (c).top, 9223372036854775807, v_most + 1)
       ) f (id)
       order by f.id limit v_most + 1
     ), held as (

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::join;
-use pgqueue_core::{ConsumeStream, ErrorKind, Order, Subscription, Topic};
+use pgqueue_core::{ConsumeStream, ErrorKind, NewMessage, Order, Publisher, Subscription, Topic};
 use pgqueue_postgres::{Client, ClientError, ListenerConnection, Options, Parameter, PgQueue};
 use pgqueue_testserver::Server;
 use pgqueue_tokio_postgres::TokioPostgres;
@@ -203,12 +203,16 @@ async fn a_lane_goes_on_when_a_lease_is_lost_and_claimed_again<C: Client>() {
     for order in [Order::Total, Order::ByKey] {
         let (_database, queue) = queue::<C>().await;
         let mut stream = consume(&queue, invoices().with_order(order).with_prefetch(1)).await;
-        publish_number(&queue, 1).await;
+        let publish = async |number: u64| {
+            let message = NewMessage::json(&number).unwrap().with_key("key");
+            queue.publish("orders", vec![message]).await.unwrap();
+        };
+        publish(1).await;
         let lost = next(&mut stream).await;
         queue.expire_leases("invoices").await.unwrap();
         quiet(&mut stream).await; // it has claimed it again, and waits for the first to be answered
         assert_eq!(lost.ok().await.unwrap_err().kind(), ErrorKind::LeaseLost, "{order}");
-        publish_number(&queue, 2).await;
+        publish(2).await;
         assert_eq!(at_once(&mut stream, 2).await, HashSet::from([1, 2]), "{order}");
     }
 }

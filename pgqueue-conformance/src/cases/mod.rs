@@ -95,6 +95,7 @@ cases! {
     ordering::total_order_has_one_delivery_in_flight if TotalOrder + Concurrent;
     ordering::held_back_message_makes_no_noise if Keys;
     ordering::other_keys_go_on if Keys;
+    ordering::message_without_a_key_waits_for_none if Keys;
     ordering::requeue_holds_back_the_rest_of_its_key if Keys;
     ordering::requeued_message_comes_first_in_its_key if Keys;
     ordering::dead_letter_unblocks_its_key if Keys + DeadLetters;

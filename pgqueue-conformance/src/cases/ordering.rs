@@ -123,6 +123,23 @@ pub(super) async fn other_keys_go_on(kit: &Kit) -> CaseResult {
     Ok(())
 }
 
+pub(super) async fn message_without_a_key_waits_for_none(kit: &Kit) -> CaseResult {
+    let mut stream = kit.consume(&by_key(kit)).await?;
+    let texts = numbered(40); // more than there may be lanes
+    kit.publish(&texts).await?;
+    let mut in_flight = Vec::new();
+    for _ in &texts {
+        in_flight.push(kit.next(&mut stream).await?);
+    }
+    let mut seen: Vec<_> = in_flight.iter().flat_map(texts_of).collect();
+    seen.sort();
+    check_eq!(seen, texts, "what is in flight at once");
+    for delivery in in_flight {
+        delivery.ok().await?;
+    }
+    Ok(())
+}
+
 pub(super) async fn requeue_holds_back_the_rest_of_its_key(kit: &Kit) -> CaseResult {
     let mut stream = kit.consume(&by_key(kit).with_backoff(Backoff::fixed(DELAY))).await?;
     kit.publish_keyed(KEY, ["a", "b"]).await?;

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use pgqueue_core::{ErrorKind, Order, Result};
+use pgqueue_core::{ErrorKind, Result};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -117,7 +117,7 @@ async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Lo
     for row in rows {
         let lease = LeaseId { number: row.get(0)?, token };
         if runs.last().is_none_or(|run| run.lease != lease) {
-            let lane = (consumer.wanted.order() != Order::Unordered).then(|| row.get(1)).transpose()?;
+            let lane = Some(row.get(1)?).filter(|lane| *lane >= 0);
             runs.push(Run { lease, lane, messages: VecDeque::new() });
         }
         let message = message::of_claim(row, &found.topic_name)?;

@@ -22,7 +22,7 @@ pub(crate) type Numbered = (i64, Message);
 /// Messages that were claimed together, of which some are not delivered yet; never empty.
 pub(crate) struct Run {
     pub(crate) lease: LeaseId,
-    /// The lane, if it is one of an ordered subscription.
+    /// The lane, if it has an order.
     pub(crate) lane: Option<i32>,
     pub(crate) messages: VecDeque<Numbered>,
 }

@@ -31,8 +31,9 @@ impl World<'_> {
         while idle < LOOKS {
             self.step += 1;
             let before = self.model.holdings.len();
-            self.claim(CONSUMER, subscription, Some(100)).await?;
-            idle = if before == self.model.holdings.len() { idle + 1 } else { 0 };
+            let claim = self.claim(CONSUMER, subscription, Some(100)).await?;
+            let is_idle = before == self.model.holdings.len() && !self.model.claims[claim].busy;
+            idle = if is_idle { idle + 1 } else { 0 };
             for holding in before..self.model.holdings.len() {
                 self.finish(CONSUMER, holding).await?;
             }

@@ -2,7 +2,7 @@
 
 use crate::{
     deed::Deed,
-    model::{Claim, Holding, Order, Settling, Verdict},
+    model::{Claim, Holding, Settling, Verdict},
     world::World,
 };
 
@@ -25,13 +25,13 @@ impl World<'_> {
         let token = format!("{:032x}", self.rng.u128(..));
         let doubtful = self.is_deposing();
         let sql = format!(
-            "select lease, lane, id, attempt, suspect, convert_from(payload, 'UTF8') \
+            "select lease, lane, id, attempt, suspect, coalesce(convert_from(payload, 'UTF8'), busy::text) \
              from pgqueue.claim({}, '{owner}', '{token}', {limit}, {}, {suspects}, {}, false)",
             self.model.subscriptions[subscription].id,
             self.rng.bool(),
             self.rng.u16(..)
         );
-        self.model.claims.push(Claim { subscription, owner, token, limit, suspects, doubtful });
+        self.model.claims.push(Claim { subscription, owner, token, limit, suspects, doubtful, busy: false });
         let number = self.model.claims.len() - 1;
         self.start(session, Deed::Claim(number), sql).await?;
         Ok(number)
@@ -44,7 +44,7 @@ impl World<'_> {
             held.filter(|(_, holding)| !holding.busy && !holding.ids.is_empty()).map(|(number, _)| number).collect();
         let Some(number) = self.rng.choice(held) else { return Ok(()) };
         let holding = &self.model.holdings[number];
-        let in_order = self.model.subscriptions[holding.subscription].order != Order::Unordered;
+        let in_order = holding.lane >= 0;
         let ids = holding.ids.clone();
         let verdicts: Vec<_> = match self.rng.u32(0..10) {
             0..6 => return self.finish(session, number).await,

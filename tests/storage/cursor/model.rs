@@ -82,6 +82,8 @@ pub(crate) struct Claim {
     pub(crate) suspects: bool,
     /// Somebody took messages away meanwhile.
     pub(crate) doubtful: bool,
+    /// It saw less than all there is.
+    pub(crate) busy: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -120,10 +122,11 @@ impl Subscription {
 }
 
 impl Model {
-    /// What a claim returned: lease, lane, id, attempt, suspect, payload; in the last row nulls. Returns how many messages.
+    /// What a claim returned: lease, lane, id, attempt, suspect, payload; in the last row whether to look again. Returns how many messages.
     pub(crate) fn claimed(&mut self, number: usize, rows: &Rows) -> Result<usize, String> {
         let claim = self.claims[number].clone();
-        let Some((_, rows)) = rows.split_last() else { return Err("a claim returns no row at all".to_owned()) };
+        let Some((last, rows)) = rows.split_last() else { return Err("a claim returns no row at all".to_owned()) };
+        self.claims[number].busy = last.last().is_some_and(|busy| busy.as_deref() == Some("true"));
         if rows.len() > claim.limit {
             return Err(format!("a claim of {} returns {} messages", claim.limit, rows.len()));
         }
@@ -221,7 +224,7 @@ impl Model {
     fn in_order(&mut self, lease: &Holding) -> Result<(), String> {
         let Holding { lane, ids, .. } = lease;
         let subscription = &mut self.subscriptions[lease.subscription];
-        if subscription.order == Order::Unordered {
+        if *lane < 0 {
             return Ok(());
         }
         let beside = |other: &&Holding| {

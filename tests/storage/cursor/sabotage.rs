@@ -9,7 +9,7 @@ pub(crate) struct Sabotage {
     pub(crate) edits: &'static [(&'static str, &'static str)],
 }
 
-pub(crate) const SABOTAGES: [Sabotage; 11] = [
+pub(crate) const SABOTAGES: [Sabotage; 12] = [
     Sabotage {
         name: "latecomers that were in progress are forgotten",
         function: "late_ids",
@@ -62,6 +62,7 @@ pub(crate) const SABOTAGES: [Sabotage; 11] = [
         function: "look",
         edits: &[("if cardinality(v_late) > v_most then", "v_late := v_late[1:v_most];\nif false then")],
     },
+    Sabotage { name: "a look passes what it did not examine", function: "last_id", edits: &[("and id <= v_end ", "")] },
     Sabotage {
         name: "a lane goes on before its first is settled",
         function: "claim",

@@ -19,19 +19,24 @@ impl Store {
         PgQueue::connect(&url).await.unwrap().migrate().await.unwrap();
         let session = Session::open(&url).await;
         session.ask(GATE).await.unwrap();
+        edit(&session, "a look ends soon", "look_end", &[("1999", "19")]).await;
         if let Some(Sabotage { name, function, edits }) = sabotage {
-            let mut definition = definition(&session, function).await;
-            for (from, to) in edits {
-                assert!(definition.contains(from), "{name}: {function} does not contain {from:?}");
-                definition = definition.replacen(from, to, 1);
-            }
-            session.ask(&definition).await.unwrap();
+            edit(&session, name, function, edits).await;
         }
         for function in GATED {
             session.ask(&with_gates(function, &definition(&session, function).await)).await.unwrap();
         }
         Self { url }
     }
+}
+
+async fn edit(session: &Session, name: &str, function: &str, edits: &[(&str, &str)]) {
+    let mut definition = definition(session, function).await;
+    for (from, to) in edits {
+        assert!(definition.contains(from), "{name}: {function} does not contain {from:?}");
+        definition = definition.replacen(from, to, 1);
+    }
+    session.ask(&definition).await.unwrap();
 }
 
 async fn definition(session: &Session, function: &str) -> String {
