@@ -59,6 +59,8 @@ pub enum ErrorKind {
     NotFound,
     /// The thing exists already and differs from what was asked for.
     Conflict,
+    /// The log no longer has all of what comes next: it was deleted, as its topic does not retain it for longer.
+    Truncated,
     /// A payload is not what the handler expects.
     Decode,
     /// The delivery belongs to somebody else by now; the settlement was refused and changed nothing.
@@ -83,6 +85,7 @@ impl ErrorKind {
             | Self::Invalid
             | Self::NotFound
             | Self::Conflict
+            | Self::Truncated
             | Self::Decode
             | Self::LeaseLost
             | Self::Unknown

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{Backoff, Error, ErrorKind, Result, limits::check_name};
+use crate::{Backoff, Error, ErrorKind, Position, Result, limits::check_name};
 
 /// A named subscription of a topic, and its options.
 ///
@@ -27,6 +27,21 @@ pub struct Subscription {
     prefetch: usize,
     lease: Duration,
     backoff: Backoff,
+    start: Start,
+}
+
+/// From where on a subscription gets its topic's messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive] // points in time may come
+pub enum Start {
+    /// What becomes visible after it was inserted.
+    #[default]
+    Now,
+    /// From the oldest message that the topic [retains](crate::Topic::with_retention).
+    Beginning,
+    /// Strictly after a [position](crate::Message::position): all that was not visible yet when that message was handed out,
+    /// and all that comes behind it.
+    After(Position),
 }
 
 /// In which order a subscription's messages are handled.
@@ -68,6 +83,7 @@ impl Subscription {
             prefetch: 100,
             lease: Duration::from_secs(6),
             backoff: Backoff::default(),
+            start: Start::default(),
         }
     }
 
@@ -107,6 +123,13 @@ impl Subscription {
     #[must_use]
     pub fn with_backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
+        self
+    }
+
+    /// Sets from where on it gets messages. Counts only when it is first inserted. Default: [`Start::Now`].
+    #[must_use]
+    pub fn with_start(mut self, start: Start) -> Self {
+        self.start = start;
         self
     }
 
@@ -150,6 +173,12 @@ impl Subscription {
     #[must_use]
     pub fn backoff(&self) -> &Backoff {
         &self.backoff
+    }
+
+    /// Returns from where on it gets messages, where that is known: of a subscription that a queue lists, it is the default.
+    #[must_use]
+    pub fn start(&self) -> &Start {
+        &self.start
     }
 
     /// Checks the names and the options, as drivers do before they insert the subscription.
@@ -221,6 +250,7 @@ mod tests {
     #[test]
     fn identity_is_topic_and_order() {
         let existing = Subscription::new("s", "t");
+        existing.ensure_same_identity(&existing.clone().with_start(Start::Beginning)).unwrap();
         existing.ensure_same_identity(&existing.clone().with_batch(7).with_lease(Duration::from_secs(1))).unwrap();
         for (wanted, says) in [
             (Subscription::new("s", "u"), "its topic is \"t\", not \"u\""),

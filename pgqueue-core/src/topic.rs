@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Error, ErrorKind, Result, limits::check_name};
+use crate::{Error, ErrorKind, Result, Retention, limits::check_name};
 
 /// A topic and its options.
 ///
@@ -19,12 +19,18 @@ pub struct Topic {
     name: String,
     buckets: u16,
     dedup_window: Duration,
+    retention: Retention,
 }
 
 impl Topic {
     /// Names a topic: 1 to 255 bytes of UTF-8 without NUL, taken literally.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), buckets: 16, dedup_window: Duration::from_secs(24 * 60 * 60) }
+        Self {
+            name: name.into(),
+            buckets: 16,
+            dedup_window: Duration::from_secs(24 * 60 * 60),
+            retention: Retention::default(),
+        }
     }
 
     /// Sets into how many buckets keys are hashed: by-key subscriptions handle so many messages at a time, and looking for
@@ -39,6 +45,14 @@ impl Topic {
     #[must_use]
     pub fn with_dedup_window(mut self, window: Duration) -> Self {
         self.dedup_window = window;
+        self
+    }
+
+    /// Sets what is kept of the messages that all subscriptions have passed. The last creator's value holds. Default:
+    /// [`Retention::nothing`].
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
         self
     }
 
@@ -58,6 +72,12 @@ impl Topic {
     #[must_use]
     pub fn dedup_window(&self) -> Duration {
         self.dedup_window
+    }
+
+    /// Returns what is kept of the messages that all subscriptions have passed.
+    #[must_use]
+    pub fn retention(&self) -> Retention {
+        self.retention
     }
 
     /// Checks the name and the options, as drivers do before they create the topic.

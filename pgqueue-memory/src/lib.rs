@@ -43,6 +43,7 @@ mod entry;
 mod inspect;
 mod lane;
 mod lease;
+mod log;
 mod queue;
 mod store;
 mod subscription_state;

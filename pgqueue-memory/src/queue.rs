@@ -27,7 +27,7 @@ impl MemoryQueue {
         Self { store: Arc::new(Store::new()) }
     }
 
-    /// Creates a topic. The same again changes nothing but the dedup window.
+    /// Creates a topic. The same again changes nothing but the dedup window and the retention.
     ///
     /// # Errors
     /// [`Invalid`](pgqueue_core::ErrorKind::Invalid) for an unusable name or option,

@@ -168,9 +168,13 @@ impl State {
         }
         self.advance_topic(wanted.topic(), now)?; // what is due by now came before it
         let topic = self.topic_mut(wanted.topic())?;
+        topic.log.trim(topic.options.retention(), now);
+        let mut state = SubscriptionState::new(wanted.clone(), topic.options.buckets());
+        for (id, message) in topic.log.from(wanted.start())? {
+            state.push(Entry::new(id, message.clone()));
+        }
         let name: Arc<str> = wanted.name().into();
         topic.subscriptions.push(Arc::clone(&name));
-        let state = SubscriptionState::new(wanted.clone(), topic.options.buckets());
         self.subscriptions.insert(name, state);
         Ok(())
     }
@@ -201,20 +205,23 @@ impl State {
         if let Some(due) = due {
             state.schedule(due, id, message, now.time);
         } else {
-            self.append(topic, id, message, now.time)?;
+            self.append(topic, id, message, now.time, now)?;
         }
         self.last_id = id;
         Ok(message_id(id))
     }
 
     /// Gives a message its position, and itself to every subscription of its topic.
-    fn append(&mut self, topic: &str, id: u64, message: NewMessage, published_at: SystemTime) -> Result<()> {
+    fn append(&mut self, topic: &str, id: u64, message: NewMessage, published_at: SystemTime, now: Now) -> Result<()> {
         self.last_position += 1;
         let position = self.last_position;
         // Twenty digits, so that positions compare as texts.
         let message =
             Message::new(message_id(id), Position::new(format!("{position:020}")), topic, message, published_at);
-        for name in self.topic(topic)?.subscriptions.clone() {
+        let state = self.topic_mut(topic)?;
+        state.log.push(position, id, message.clone(), now.instant);
+        state.log.trim(state.options.retention(), now);
+        for name in state.subscriptions.clone() {
             self.subscription_mut(&name)?.push(Entry::new(id, message.clone()));
         }
         Ok(())
@@ -230,7 +237,7 @@ impl State {
     fn advance_topic(&mut self, topic: &str, now: Now) -> Result<()> {
         let mut moved = false;
         while let Some((id, message, published_at)) = self.topic_mut(topic)?.pop_due(now) {
-            self.append(topic, id, message, published_at)?;
+            self.append(topic, id, message, published_at, now)?;
             moved = true;
         }
         if moved {

@@ -9,11 +9,12 @@ use std::{
 use pgqueue_core::{NewMessage, Topic};
 use tokio::time::Instant;
 
-use crate::clock::Now;
+use crate::{clock::Now, log::Log};
 
 #[derive(Debug)]
 pub(crate) struct TopicState {
     pub(crate) options: Topic,
+    pub(crate) log: Log,
     /// The names of its subscriptions.
     pub(crate) subscriptions: Vec<Arc<str>>,
     /// The id of the first message published with each dedup id.
@@ -28,6 +29,7 @@ impl TopicState {
     pub(crate) fn new(options: Topic) -> Self {
         Self {
             options,
+            log: Log::default(),
             subscriptions: Vec::new(),
             published_once: HashMap::new(),
             forgotten_at: BTreeSet::new(),

@@ -99,7 +99,7 @@ $$;
 -- is drawn, after every look of the claim.
 create type pgqueue.looked as (
   ids bigint[],
-  late boolean,
+  before text,                                     -- of latecomers, where the cursor stood: its top, `upto` and `seen`
   more boolean,                                    -- it ended before the log did
   moved pgqueue.cursor
 );
@@ -114,6 +114,7 @@ declare
   v_fresh bigint[];
   v_last bigint;
   v_more boolean;
+  v_before text;
   v_seen pg_snapshot;
 begin
   loop
@@ -138,6 +139,9 @@ begin
     c.late_after := null;
   end loop;
 
+  if v_late <> '{}' then
+    v_before := concat_ws('-', c.top, c.upto, c.seen);
+  end if;
   if cardinality(v_late) > v_most then
     -- More than the limit, from a giant transaction perhaps: page through them.
     v_late := v_late[1:v_most];
@@ -146,14 +150,14 @@ begin
       c.late_upto := null;
     end if;
     c.late_after := v_late[v_most];
-    return (v_late, true, true, c);
+    return (v_late, v_before, true, c);
   elsif v_late <> '{}' then
     c.seen := coalesce(c.late_seen, v_seen);
     c.upto := c.late_upto;
     c.late_seen := null;
     c.late_upto := null;
     c.late_after := null;
-    return (v_late, true, true, c);
+    return (v_late, v_before, true, c);
   end if;
 
   if v_barrier is not null then
@@ -163,7 +167,7 @@ begin
   c.seen := v_seen;
   c.upto := null;
   c.top := case when cardinality(v_fresh) = v_most then v_fresh[v_most] else greatest(c.top, v_last) end;
-  return (v_fresh, false, v_more, c);
+  return (v_fresh, null::text, v_more, c);
 end
 $$;
 
@@ -228,9 +232,9 @@ begin
   if cardinality(l.ids) <= v_most then
     return;
   end if;
-  insert into pgqueue.lease (subscription, lane, rank, claimed_at, ready_at, kept, ids, prior, delivered_at, requeued_at)
+  insert into pgqueue.lease (subscription, lane, rank, claimed_at, ready_at, kept, ids, place, prior, delivered_at, requeued_at)
   values (l.subscription, l.lane, case when l.rank = l.ids[1] then l.ids[v_most + 1] else l.rank end, l.claimed_at, l.ready_at, l.kept,
-          l.ids[v_most + 1:], l.prior[v_most + 1:], l.delivered_at, l.requeued_at);
+          l.ids[v_most + 1:], l.place, l.prior[v_most + 1:], l.delivered_at, l.requeued_at);
   update pgqueue.lease set ids = l.ids[:v_most], prior = l.prior[:v_most] where id = l.id;
 end
 $$;
@@ -242,6 +246,7 @@ create type pgqueue.claimed as (
   scheduled    bigint,
   attempt      int,
   suspect      int,                                -- how often its holder died: greater than 0 after a crash
+  place        text,                               -- in the first row of a lease: what makes positions of its ids
   delivered_at timestamptz,
   requeued_at  timestamptz,
   published_at timestamptz,
@@ -416,22 +421,23 @@ begin
         c.late_upto := coalesce(c.late_upto, v_xact);
       end if;
       if (v_looked).ids <> '{}' then
-        insert into pgqueue.lease (subscription, lane, rank, token, owner, claimed_at, alone, ids)
-        values (s.id, c.lane, (v_looked).ids[1], v_token, v_owner, v_now, v_alone, (v_looked).ids)
+        insert into pgqueue.lease (subscription, lane, rank, token, owner, claimed_at, alone, ids, place)
+        values (s.id, c.lane, (v_looked).ids[1], v_token, v_owner, v_now, v_alone, (v_looked).ids,
+                concat_ws('-', v_xact, coalesce(c.late_seen, c.seen), (v_looked).before))
         returning * into l;
-        if (v_looked).late or (s.ordering = 'by key' and l.lane < 0) then
+        if (v_looked).before is not null or (s.ordering = 'by key' and l.lane < 0) then
           v_held := v_held || l.id;
         -- Else what the cursor has seen from the first to the last of them, read as the range that it is.
         elsif s.ordering = 'by key' then
           return query
-            select l.id, l.lane, m.id, m.scheduled, 1, 0, null::timestamptz, null::timestamptz, m.published_at, m.key, m.kind, m.tags,
+            select l.id, l.lane, m.id, m.scheduled, 1, 0, case when m.id = l.ids[1] then l.place end, null::timestamptz, null::timestamptz, m.published_at, m.key, m.kind, m.tags,
                    m.headers::text, m.payload, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
             from pgqueue.log m
             where m.topic = s.topic and m.bucket = l.lane and m.bucket >= 0 and m.id between l.ids[1] and c.top and pg_visible_in_snapshot(m.xact, c.seen)
             order by m.bucket, m.id;
         else
           return query
-            select l.id, l.lane, m.id, m.scheduled, 1, 0, null::timestamptz, null::timestamptz, m.published_at, m.key, m.kind, m.tags,
+            select l.id, l.lane, m.id, m.scheduled, 1, 0, case when m.id = l.ids[1] then l.place end, null::timestamptz, null::timestamptz, m.published_at, m.key, m.kind, m.tags,
                    m.headers::text, m.payload, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
             from pgqueue.log m
             where m.topic = s.topic and m.id between l.ids[1] and c.top and pg_visible_in_snapshot(m.xact, c.seen)
@@ -467,7 +473,7 @@ begin
 
   if v_held <> '{}' then
     return query
-      select h.id, h.lane, m.id, m.scheduled, coalesce(h.prior[u.n], 0) + 1, h.suspect, h.delivered_at, h.requeued_at,
+      select h.id, h.lane, m.id, m.scheduled, coalesce(h.prior[u.n], 0) + 1, h.suspect, case when u.n = 1 then h.place end, h.delivered_at, h.requeued_at,
              m.published_at, m.key, m.kind, m.tags, m.headers::text, m.payload,
              null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
       from pgqueue.lease h
@@ -476,7 +482,7 @@ begin
       where h.id = any (v_held) and not h.kept
       order by h.id, u.n;
     return query
-      select h.id, h.lane, m.id, m.scheduled, coalesce(h.prior[u.n], 0) + 1, h.suspect, h.delivered_at, h.requeued_at,
+      select h.id, h.lane, m.id, m.scheduled, coalesce(h.prior[u.n], 0) + 1, h.suspect, case when u.n = 1 then h.place end, h.delivered_at, h.requeued_at,
              m.published_at, m.key, m.kind, m.tags, m.headers::text, m.payload,
              null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
       from pgqueue.lease h
@@ -496,7 +502,7 @@ begin
   end if;
 
   return query
-    select null::bigint, null::int, null::bigint, null::bigint, null::int, null::int, null::timestamptz, null::timestamptz,
+    select null::bigint, null::int, null::bigint, null::bigint, null::int, null::int, null::text, null::timestamptz, null::timestamptz,
            null::timestamptz, null::text, null::text, null::text[], null::text, null::bytea, v_busy, v_writers,
            ceil(extract(epoch from v_waits_until - v_now) * 1000)::bigint, s.batch, s.prefetch, s.lease_ms;
 end

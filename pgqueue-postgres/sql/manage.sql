@@ -1,14 +1,22 @@
 -- Managing: topics, subscriptions, dead letters.
 
-create function pgqueue.create_topic(v_name text, v_buckets int, v_dedup_window_ms bigint)
+create function pgqueue.create_topic(
+  v_name text, v_buckets int, v_dedup_window_ms bigint, v_retain_ms bigint default 0, v_retain_messages bigint default null,
+  v_retain_bytes bigint default null
+)
 returns table (buckets int)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  insert into pgqueue.topic as t (name, buckets, dedup_window_ms) values (v_name, v_buckets, v_dedup_window_ms) on conflict do nothing;
-  update pgqueue.topic t set dedup_window_ms = v_dedup_window_ms
-  where t.name = v_name and t.buckets = v_buckets and t.dedup_window_ms <> v_dedup_window_ms;
+  insert into pgqueue.topic as t (name, buckets, dedup_window_ms, retain_ms, retain_messages, retain_bytes)
+  values (v_name, v_buckets, v_dedup_window_ms, v_retain_ms, v_retain_messages, v_retain_bytes)
+  on conflict do nothing;
+  update pgqueue.topic t
+  set dedup_window_ms = v_dedup_window_ms, retain_ms = v_retain_ms, retain_messages = v_retain_messages, retain_bytes = v_retain_bytes
+  where t.name = v_name and t.buckets = v_buckets
+    and (t.dedup_window_ms, t.retain_ms, t.retain_messages, t.retain_bytes)
+        is distinct from (v_dedup_window_ms, v_retain_ms, v_retain_messages, v_retain_bytes);
   return query select t.buckets from pgqueue.topic t where t.name = v_name;
 end
 $$;
@@ -31,16 +39,68 @@ begin
   end loop;
   delete from pgqueue.scheduled where topic = v_topic;
   delete from pgqueue.dedup where topic = v_topic;
+  delete from pgqueue.extent where topic = v_topic;
   delete from pgqueue.topic where id = v_topic;
   return true;
 end
 $$;
 
--- Inserts a subscription that gets what commits from now on, or takes the new options of one that has the same identity.
+-- Where a subscription of a topic begins, as its cursors: from now on, from the beginning of what is retained (''), or after a
+-- position: the id of a message, and where it was handed out, how the log stood then:
+-- `id-upto-seen`, and of a latecomer `id-late_upto-late_seen-top-upto-seen`.
+-- Before the caller draws its transaction id: nobody who draws one later has an id up to `top`.
+create function pgqueue.start(t pgqueue.topic, v_start text, out c pgqueue.cursor)
+language plpgsql
+as $$
+declare
+  v_parts constant text[] := string_to_array(v_start, '-');
+  e pgqueue.extent;
+begin
+  c.floor := 0;
+  if v_start is null or v_start = '' then
+    select case when v_start is null then pgqueue.last_id(t.id, 0) else 0 end, pg_current_snapshot() into c.top, c.seen;
+    return;
+  end if;
+  if v_start !~ '^\d{1,19}(-\d{1,20}-\d+:\d+:[\d,]*(-\d{1,19}-\d{1,20}-\d+:\d+:[\d,]*)?)?$' then
+    raise exception 'the position % is not one of this queue', quote_literal(v_start) using errcode = 'PQ006';
+  end if;
+
+  if cardinality(v_parts) = 6 then
+    c.late_after := v_parts[1];
+    c.late_upto := v_parts[2];
+    c.late_seen := v_parts[3];
+    c.top := v_parts[4];
+    c.upto := v_parts[5];
+    c.seen := v_parts[6];
+  else
+    c.top := v_parts[1];
+    c.upto := v_parts[2];
+    c.seen := coalesce(v_parts[3]::pg_snapshot, pg_current_snapshot());
+  end if;
+  if c.top > (select last_value from pgqueue.log_id)
+    or pg_snapshot_xmax(coalesce(c.late_seen, c.seen)) > pg_snapshot_xmax(pg_current_snapshot())
+  then
+    raise exception 'the position % lies beyond the end of the log', quote_literal(v_start)
+      using errcode = 'PQ006', hint = 'It comes from another database, or from one that was restored since.';
+  end if;
+  select * into e from pgqueue.extent where topic = t.id;
+  -- Of the last of the latest transactions is known that there may have been others before.
+  if e.trimmed_id > c.top or exists (
+    select from unnest(e.trimmed) with ordinality x (xact, n)
+    where v_parts[3] is not null
+      and (not pg_visible_in_snapshot(x.xact, c.seen) or (x.n > 100 and x.xact >= pg_snapshot_xmin(c.seen)))
+  ) then
+    raise exception 'the log of topic % does not have all any more that came after the position %', quote_literal(t.name), quote_literal(v_start)
+      using errcode = 'PQ005', hint = 'Start from the beginning of what is retained, or retain more.';
+  end if;
+end
+$$;
+
+-- Inserts a subscription that gets what commits from now on, or what else `v_start` says, or takes the new options of one that has the same identity.
 -- Returns it as it stands.
 create function pgqueue.insert_subscription(
   v_name text, v_topic text, v_ordering text, v_batch int, v_prefetch int, v_lease_ms bigint, v_max_attempts bigint, v_base_ms float8,
-  v_multiplier float8, v_cap_ms float8, v_jitter float8
+  v_multiplier float8, v_cap_ms float8, v_jitter float8, v_start text default null
 )
 returns table (id bigint, topic text, ordering text)
 language plpgsql security definer
@@ -57,8 +117,7 @@ as $$
 declare
   t pgqueue.topic;
   v_id bigint;
-  v_top bigint;
-  v_seen pg_snapshot;
+  c pgqueue.cursor;
   v_upto xid8;
 begin
   if not exists (select from pgqueue.subscription s where s.name = v_name) then
@@ -71,7 +130,7 @@ begin
     if not found then
       raise exception 'topic % does not exist', quote_literal(v_topic) using errcode = 'PQ001', hint = 'Create it first.';
     end if;
-    select pgqueue.last_id(t.id, 0), pg_current_snapshot() into v_top, v_seen;
+    c := pgqueue.start(t, v_start);
     perform from pgqueue.topic where id = t.id for key share;
     if not found then
       raise exception 'topic % does not exist', quote_literal(v_topic) using errcode = 'PQ001', hint = 'Create it first.';
@@ -83,8 +142,9 @@ begin
     on conflict do nothing
     returning id into v_id;
     if found then
-      insert into pgqueue.cursor (subscription, lane, n, top, seen, upto, floor, moved_at)
-      select v_id, lane, 1, v_top, v_seen, coalesce(v_upto, pg_current_xact_id()), 0, clock_timestamp()
+      insert into pgqueue.cursor (subscription, lane, n, top, seen, upto, late_seen, late_upto, late_after, floor, moved_at)
+      select v_id, lane, 1, c.top, c.seen, coalesce(c.upto, v_upto, pg_current_xact_id()), c.late_seen, c.late_upto, c.late_after, 0,
+             clock_timestamp()
       from generate_series(
         case v_ordering when 'total' then 0 else -1 end,
         case v_ordering when 'unordered' then -1 when 'by key' then t.buckets - 1 else 0 end

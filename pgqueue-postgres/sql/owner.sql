@@ -72,9 +72,9 @@ begin
     end if;
   else
     delete from pgqueue.lease where id = l.id;
-    insert into pgqueue.lease (subscription, lane, rank, claimed_at, ready_at, suspect, kept, ids, prior, delivered_at, requeued_at)
+    insert into pgqueue.lease (subscription, lane, rank, claimed_at, ready_at, suspect, kept, ids, place, prior, delivered_at, requeued_at)
     select l.subscription, l.lane, case when l.rank = l.ids[1] then u.id else l.rank end, l.claimed_at, clock_timestamp(), least(l.suspect + 1, 2), l.kept,
-           array[u.id], case when u.prior > 0 then array[u.prior] end, l.delivered_at, l.requeued_at
+           array[u.id], l.place, case when u.prior > 0 then array[u.prior] end, l.delivered_at, l.requeued_at
     from unnest(l.ids, l.prior) with ordinality u (id, prior, n)
     order by u.n;
   end if;

@@ -159,11 +159,11 @@ begin
 
       -- What comes again, each delivery as one.
       insert into pgqueue.lease
-        (subscription, lane, rank, claimed_at, ready_at, suspect, kept, ids, prior, delivered_at, requeued_at)
+        (subscription, lane, rank, claimed_at, ready_at, suspect, kept, ids, place, prior, delivered_at, requeued_at)
       select l.subscription, l.lane, case when l.rank = l.ids[1] then min(u.id) else l.rank end, v_now,
              v_now + max(case when u.verdict = 3 then interval '0'
                               else coalesce(u.delay_ms * interval '1 millisecond', pgqueue.backoff(s, u.attempt)) end),
-             case when u.verdict = 3 then l.suspect else 0 end, l.kept, array_agg(u.id order by u.id),
+             case when u.verdict = 3 then l.suspect else 0 end, l.kept, array_agg(u.id order by u.id), l.place,
              nullif(array_agg(case when u.verdict = 3 then u.attempt - 1 else u.attempt end order by u.id), array_fill(0, array[count(*)::int])),
              case when u.verdict = 3 then l.delivered_at else l.claimed_at end,
              case when u.verdict = 3 then l.requeued_at else v_now end

@@ -1,11 +1,11 @@
 -- Looking at the queue.
 
 create function pgqueue.describe_topic(v_name text)
-returns table (name text, buckets int, dedup_window_ms bigint)
+returns table (name text, buckets int, dedup_window_ms bigint, retain_ms bigint, retain_messages bigint, retain_bytes bigint)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select t.name, t.buckets, t.dedup_window_ms from pgqueue.topic t where v_name is null or t.name = v_name order by t.name;
+  select t.name, t.buckets, t.dedup_window_ms, t.retain_ms, t.retain_messages, t.retain_bytes from pgqueue.topic t where v_name is null or t.name = v_name order by t.name;
 end;
 
 create function pgqueue.describe_subscription(v_name text)

@@ -12,7 +12,11 @@ create table pgqueue.topic (
   id              bigint generated always as identity primary key,
   name            text not null unique,
   buckets         int not null,                    -- into which keys are hashed: the lanes of by-key subscriptions
-  dedup_window_ms bigint not null
+  dedup_window_ms bigint not null,
+  -- What all subscriptions have passed is kept up to these limits, each null if there is none.
+  retain_ms       bigint,
+  retain_messages bigint,
+  retain_bytes    bigint
 );
 
 -- Drawn in publishing order: a row with a lower id has a transaction id that was assigned earlier.
@@ -69,6 +73,18 @@ create table pgqueue.cursor (
   primary key (subscription, lane, n)
 );
 
+-- What was deleted from a topic's log, and what is counted of the rest, where its retention asks for that.
+create table pgqueue.extent (
+  topic        bigint primary key,
+  trimmed_id   bigint not null default 0,          -- the highest id that was deleted
+  trimmed      xid8[] not null default '{}',       -- the latest 100 transactions of which something was deleted, and the one before
+  top          bigint not null default 0,          -- how far the log is counted, as a cursor says it
+  seen         pg_snapshot not null default '1:1:',
+  upto         xid8 not null default '0',
+  messages     bigint not null default 0,          -- how many messages up to there are left
+  bytes        bigint not null default 0           -- and how many bytes of payload they have
+);
+
 -- A run of messages that was handed out and is not done: in one consumer's hand (token and owner are set), or ready for the next.
 create table pgqueue.lease (
   id           bigint generated always as identity primary key,
@@ -83,6 +99,7 @@ create table pgqueue.lease (
   alone        boolean not null default false,     -- its claim handed out nothing else
   kept         boolean not null default false,     -- its messages are in `kept`, not in `log`
   ids          bigint[] not null,                  -- ascending
+  place        text,                               -- what makes positions of the ids: see `start`; null for copies
   prior        int[],                              -- how often each was delivered before; null: never
   delivered_at timestamptz,                        -- when it was last handed out before
   requeued_at  timestamptz,

@@ -22,7 +22,48 @@ begin
 end
 $$;
 
--- Deletes from the log what every subscription has passed. Returns how many messages.
+-- Counts what is new in a topic's log, and returns the last of its first messages that are too many by the topic's retention.
+create function pgqueue.excess(t pgqueue.topic, v_most int) returns bigint
+language plpgsql
+as $$
+declare
+  c pgqueue.cursor;
+  e pgqueue.extent;
+  v_new record;
+  v_upto constant xid8 := case when pg_current_xact_id_if_assigned() is not null then '18446744073709551615' end;
+  v_last bigint;
+begin
+  select * into e from pgqueue.extent where topic = t.id;
+  c.top := coalesce(e.top, 0);
+  c.seen := coalesce(e.seen, '1:1:');
+  c.upto := coalesce(e.upto, '0');
+  select count(*) as messages, sum(length(m.payload)) as bytes, max(m.id) as last, pg_current_snapshot() as seen into v_new
+  from (
+    select id, payload from pgqueue.log where id = any (pgqueue.late_ids(t.id, null, c, 100000)) and topic = t.id
+    union all
+    (select id, payload from pgqueue.log where topic = t.id and id > c.top order by id limit 4 * v_most)
+  ) m;
+  if v_new.messages > 0 then
+    insert into pgqueue.extent as x (topic, top, seen, upto, messages, bytes)
+    values (t.id, greatest(c.top, v_new.last), v_new.seen, coalesce(v_upto, pg_current_xact_id()), v_new.messages, v_new.bytes)
+    on conflict (topic) do update
+    set top = excluded.top, seen = excluded.seen, upto = excluded.upto, messages = x.messages + v_new.messages,
+        bytes = x.bytes + v_new.bytes
+    returning * into e;
+  end if;
+
+  select max(m.id) into v_last
+  from (
+    select f.id, row_number() over w as number, sum(f.size) over w - f.size as before
+    from (select id, length(payload) as size from pgqueue.log where topic = t.id and id <= e.top order by id limit v_most) f
+    window w as (order by f.id)
+  ) m
+  where m.number <= e.messages - t.retain_messages or m.before < e.bytes - t.retain_bytes;
+  return coalesce(v_last, 0);
+end
+$$;
+
+-- Deletes from the log what every subscription has passed and its retention does not keep. Returns how many messages.
 create function pgqueue.trim(v_most int default 5000) returns int
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -32,11 +73,14 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+  t pgqueue.topic;
   v_topic bigint;
   v_bound bigint;
   v_seen pg_snapshot[];
   v_xmin xid8;
-  v_deleted int;
+  v_excess bigint;
+  v_old timestamptz;
+  v_gone record;
   v_total int := 0;
 begin
   -- Nobody creates a subscription meanwhile: its start might be deleted before it is seen here.
@@ -70,18 +114,49 @@ begin
              9223372036854775807
            ),
            coalesce((select array_agg(seen) from newest), '{}'),
-           coalesce((select min(pg_snapshot_xmin(seen)) from newest), pg_snapshot_xmax(pg_current_snapshot()))
+           coalesce(
+             (select pg_snapshot_xmin(seen) from newest order by pg_snapshot_xmin(seen) limit 1),
+             pg_snapshot_xmax(pg_current_snapshot())
+           )
       into v_bound, v_seen, v_xmin;
+    -- Of a topic that was deleted, nothing is kept.
+    select * into t from pgqueue.topic where id = v_topic;
+    v_excess := case
+      when t.retain_messages is not null or t.retain_bytes is not null then pgqueue.excess(t, v_most)
+      else 0 end;
+    v_old := clock_timestamp() - least(t.retain_ms, 3e12) * interval '1 millisecond';
 
     -- By their places, which hold: messages are never updated, and nobody else deletes them.
-    delete from pgqueue.log where ctid = any (array(
-      select ctid from pgqueue.log
-      where topic = v_topic and id <= v_bound
-        and (xact < v_xmin or not exists (select from unnest(v_seen) seen where not pg_visible_in_snapshot(xact, seen)))
-      order by id limit v_most - v_total
-    ));
-    get diagnostics v_deleted = row_count;
-    v_total := v_total + v_deleted;
+    with gone as (
+      delete from pgqueue.log where ctid = any (array(
+        select m.ctid
+        from (
+          select ctid, id, published_at from pgqueue.log
+          where topic = v_topic and id <= v_bound
+            and (xact < v_xmin or not exists (select from unnest(v_seen) seen where not pg_visible_in_snapshot(xact, seen)))
+            -- Where the first is young and not too many, so are the others.
+            and (
+              t.id is null or v_excess > 0
+              or (select published_at from pgqueue.log where topic = v_topic order by id limit 1) <= v_old
+            )
+          order by id limit v_most - v_total
+        ) m
+        where t.id is null or m.id <= v_excess or m.published_at <= v_old
+      ))
+      returning id, xact, length(payload) as size
+    )
+    select count(*) as messages, max(id) as last, array(select distinct xact from gone order by xact desc limit 101) as xacts,
+           count(*) filter (where id <= e.top) as counted, sum(size) filter (where id <= e.top) as bytes
+      into v_gone
+      from gone left join pgqueue.extent e on e.topic = v_topic;
+    if v_gone.messages > 0 and t.id is not null then
+      insert into pgqueue.extent as e (topic, trimmed_id, trimmed) values (v_topic, v_gone.last, v_gone.xacts)
+      on conflict (topic) do update
+      set trimmed_id = greatest(e.trimmed_id, v_gone.last),
+          trimmed = array(select distinct xact from unnest(e.trimmed || v_gone.xacts) xact order by xact desc limit 101),
+          messages = e.messages - v_gone.counted, bytes = e.bytes - coalesce(v_gone.bytes, 0);
+    end if;
+    v_total := v_total + v_gone.messages;
     v_topic := (select topic from pgqueue.log where topic > v_topic order by topic limit 1);
   end loop;
   return v_total;

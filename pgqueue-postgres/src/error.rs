@@ -10,6 +10,8 @@ use crate::{ClientError, migrate};
 const UNKNOWN_TOPIC: &str = "PQ001";
 const UNKNOWN_SUBSCRIPTION: &str = "PQ002";
 const NOT_ALONE: &str = "PQ004";
+const TRUNCATED: &str = "PQ005";
+const UNKNOWN_POSITION: &str = "PQ006";
 
 /// What a statement is about, for the errors that say it.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +71,11 @@ fn refused(code: &str, message: String, about: About<'_>) -> Error {
             ErrorKind::Fatal,
             format!("{message}; set default_transaction_isolation to 'read committed' for the connections of the pool"),
         ),
+        (TRUNCATED, _) => {
+            let remedy = "start from the beginning of what is retained, or let the topic retain more";
+            Error::new(ErrorKind::Truncated, format!("{message}: {remedy}"))
+        }
+        (UNKNOWN_POSITION, _) => Error::new(ErrorKind::Invalid, message),
         // A missing schema, table, function or column.
         ("3F000" | "42P01" | "42883" | "42703", _) => Error::new(
             ErrorKind::Fatal,

@@ -35,25 +35,37 @@ fn content<R: Row>(row: &R, first: usize) -> Result<NewMessage> {
     Ok(content)
 }
 
-fn message<R: Row>(row: &R, topic: &Arc<str>, id: i64, scheduled: usize, published_at: usize) -> Result<Message> {
-    // As wide as any id, so that positions compare as texts.
-    let position = Position::new(format!("{id:019}"));
+/// The position of a message, from which a subscription may start: [`place`](crate::statement::CLAIM) says how the log stood when
+/// it was handed out. The id is as wide as any, so that positions compare as texts.
+fn position(id: i64, place: Option<&str>) -> Position {
+    Position::new(place.map_or_else(|| format!("{id:019}"), |place| format!("{id:019}-{place}")))
+}
+
+fn message<R: Row>(
+    row: &R,
+    topic: &Arc<str>,
+    position: Position,
+    id: i64,
+    scheduled: usize,
+    published_at: usize,
+) -> Result<Message> {
     let content = content(row, published_at + 1)?;
     Ok(Message::new(message_id(id, row.read(scheduled)?), position, Arc::clone(topic), content, row.get(published_at)?))
 }
 
 /// Reads a row of [`CLAIM`](crate::statement::CLAIM).
-pub(crate) fn of_claim<R: Row>(row: &R, topic: &Arc<str>) -> Result<Message> {
-    Ok(message(row, topic, row.get(2)?, 3, 8)?
+pub(crate) fn of_claim<R: Row>(row: &R, topic: &Arc<str>, place: Option<&str>) -> Result<Message> {
+    let id = row.get(2)?;
+    Ok(message(row, topic, position(id, place), id, 3, 9)?
         .with_attempt(row.get::<i32>(4)?.unsigned_abs())
-        .with_last_delivered_at(row.read(6)?)
-        .with_last_requeued_at(row.read(7)?))
+        .with_last_delivered_at(row.read(7)?)
+        .with_last_requeued_at(row.read(8)?))
 }
 
 /// Reads a row of [`DEAD_LETTERS`](crate::statement::DEAD_LETTERS), and the message's number.
 pub(crate) fn of_dead_letter<R: Row>(row: &R, topic: &Arc<str>) -> Result<(i64, DeadLetter)> {
     let id = row.get(0)?;
-    let message = message(row, topic, id, 1, 7)?
+    let message = message(row, topic, position(id, None), id, 1, 7)?
         .with_attempt(row.get::<i32>(2)?.unsigned_abs())
         .with_last_delivered_at(row.read(4)?)
         .with_last_requeued_at(row.read(5)?);

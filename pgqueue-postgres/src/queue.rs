@@ -4,7 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pgqueue_core::{
-    DeadLetter, Delivery, Error, ErrorKind, MessageId, NewMessage, Operation, Publisher, Result, Subscription, Topic,
+    DeadLetter, Delivery, Error, ErrorKind, MessageId, NewMessage, Operation, Publisher, Result, Retention,
+    Subscription, Topic,
 };
 use tokio::sync::watch;
 
@@ -97,7 +98,7 @@ impl<C: Client> PgQueue<C> {
         managing(migrate::migrate(&*self.shared.client).await)
     }
 
-    /// Creates a topic. The same again changes nothing but the dedup window.
+    /// Creates a topic. The same again changes nothing but the dedup window and the retention.
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid) for an unusable name or option, [`Conflict`](ErrorKind::Conflict) if it exists with
@@ -163,7 +164,7 @@ impl<C: Client> PgQueue<C> {
         Ok(found.into_iter().map(|(_, subscription)| subscription).collect())
     }
 
-    /// Inserts a subscription: it gets what commits from now on. The same again keeps all messages and takes the new batch,
+    /// Inserts a subscription: it gets what commits from now on, or from [`Subscription::start`]. The same again keeps all messages and takes the new batch,
     /// prefetch, lease and backoff.
     ///
     /// # Errors
@@ -447,6 +448,9 @@ impl<C: Client> Shared<C> {
             Parameter::new(topic.name()),
             Parameter::new(i32::from(topic.buckets())),
             Parameter::new(millis(topic.dedup_window())),
+            Parameter::nullable(topic.retention().max_age().map(millis)),
+            Parameter::nullable(topic.retention().max_messages().map(saturating)),
+            Parameter::nullable(topic.retention().max_bytes().map(saturating)),
         ];
         let rows = self.query(statement::CREATE_TOPIC, &parameters, About::Topic(topic.name())).await?;
         let buckets = rows.first().map_or(Ok(i32::from(topic.buckets())), |row| row.get(0))?;
@@ -457,9 +461,21 @@ impl<C: Client> Shared<C> {
     async fn topics(&self, name: Option<&str>) -> Result<Vec<Topic>> {
         let rows = self.query(statement::DESCRIBE_TOPIC, &[Parameter::nullable(name)], About::Queue).await?;
         let read = |row: &C::Row| {
+            let limit = |column| Ok::<_, Error>(row.read::<i64>(column)?.map(i64::unsigned_abs));
+            let mut retention = Retention::everything();
+            if let Some(millis) = limit(3)? {
+                retention = retention.with_max_age(Duration::from_millis(millis));
+            }
+            if let Some(messages) = limit(4)? {
+                retention = retention.with_max_messages(messages);
+            }
+            if let Some(bytes) = limit(5)? {
+                retention = retention.with_max_bytes(bytes);
+            }
             Ok(Topic::new(row.get::<String>(0)?)
                 .with_buckets(u16::try_from(row.get::<i32>(1)?).unwrap_or(u16::MAX))
-                .with_dedup_window(Duration::from_millis(row.get::<i64>(2)?.unsigned_abs())))
+                .with_dedup_window(Duration::from_millis(row.get::<i64>(2)?.unsigned_abs()))
+                .with_retention(retention))
         };
         rows.iter().map(read).collect()
     }
@@ -510,6 +526,10 @@ impl<C: Client> Shared<C> {
         });
         publishing::read(&answer?)
     }
+}
+
+fn saturating(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn count<R: crate::Row>(rows: &[R]) -> Result<usize> {

@@ -3,8 +3,8 @@
 pub(crate) const PUBLISH: &str = "select pgqueue.publish_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 
 pub(crate) const CLAIM: &str = "\
-    select lease, lane, id, scheduled, attempt, suspect, delivered_at, requeued_at, published_at, key, kind, tags, headers, payload, \
-           busy, writers, wait_ms, batch, prefetch, lease_ms \
+    select lease, lane, id, scheduled, attempt, suspect, place, delivered_at, requeued_at, published_at, key, kind, tags, headers, \
+           payload, busy, writers, wait_ms, batch, prefetch, lease_ms \
     from pgqueue.claim($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 pub(crate) const SETTLE: &str =
@@ -30,14 +30,15 @@ pub(crate) const TRIM: &str = "select pgqueue.trim()";
 
 pub(crate) const SWEEP: &str = "select pgqueue.sweep()";
 
-pub(crate) const CREATE_TOPIC: &str = "select buckets from pgqueue.create_topic($1, $2, $3)";
+pub(crate) const CREATE_TOPIC: &str = "select buckets from pgqueue.create_topic($1, $2, $3, $4, $5, $6)";
 
 pub(crate) const DELETE_TOPIC: &str = "select pgqueue.delete_topic($1)";
 
-pub(crate) const DESCRIBE_TOPIC: &str = "select name, buckets, dedup_window_ms from pgqueue.describe_topic($1)";
+pub(crate) const DESCRIBE_TOPIC: &str = "\
+    select name, buckets, dedup_window_ms, retain_ms, retain_messages, retain_bytes from pgqueue.describe_topic($1)";
 
 pub(crate) const INSERT_SUBSCRIPTION: &str =
-    "select topic, ordering from pgqueue.insert_subscription($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+    "select topic, ordering from pgqueue.insert_subscription($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 
 pub(crate) const DELETE_SUBSCRIPTION: &str = "select pgqueue.delete_subscription($1)";
 

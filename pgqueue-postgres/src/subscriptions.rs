@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgqueue_core::{Backoff, Error, ErrorKind, Order, Result, Subscription};
+use pgqueue_core::{Backoff, Error, ErrorKind, Order, Result, Start, Subscription};
 
 use crate::{
     Parameter, Row,
@@ -29,6 +29,16 @@ fn order(ordering: &str) -> Result<Order> {
     }
 }
 
+/// A start as the server reads it.
+fn start(start: &Start) -> Result<Option<&str>> {
+    match start {
+        Start::Now => Ok(None),
+        Start::Beginning => Ok(Some("")),
+        Start::After(position) if !position.as_str().is_empty() => Ok(Some(position.as_str())),
+        other => Err(Error::new(ErrorKind::Invalid, format!("a subscription cannot start {other:?}"))),
+    }
+}
+
 fn float_millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
@@ -38,7 +48,7 @@ fn duration(millis: f64) -> Duration {
 }
 
 /// The parameters of [`INSERT_SUBSCRIPTION`](crate::statement::INSERT_SUBSCRIPTION).
-pub(crate) fn write(subscription: &Subscription) -> Result<[Parameter; 11]> {
+pub(crate) fn write(subscription: &Subscription) -> Result<[Parameter; 12]> {
     let whole = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
     let backoff = subscription.backoff();
     Ok([
@@ -53,6 +63,7 @@ pub(crate) fn write(subscription: &Subscription) -> Result<[Parameter; 11]> {
         Parameter::new(backoff.multiplier()),
         Parameter::new(float_millis(backoff.cap())),
         Parameter::new(backoff.jitter()),
+        Parameter::nullable(start(subscription.start())?),
     ])
 }
 

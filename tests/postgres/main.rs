@@ -9,3 +9,4 @@ mod crossing;
 mod lifecycle;
 mod listener;
 mod ok_in;
+mod retention;

@@ -13,6 +13,7 @@ mod ordering;
 mod payloads;
 mod publish;
 mod requeue;
+mod start;
 mod stop;
 
 use crate::{Capability, Case};
@@ -111,6 +112,14 @@ cases! {
     fan_out::topic_names_are_taken_literally;
     fan_out::unsubscribed_name_delivers_nothing if Unsubscribe;
     fan_out::unsubscribing_ends_the_streams if Unsubscribe;
+
+    start::the_beginning_is_what_the_topic_retains if Replay + TotalOrder;
+    start::now_is_what_comes_later if Replay + TotalOrder;
+    start::after_a_position_comes_what_is_behind_it if Replay + TotalOrder;
+    start::positions_stay_with_their_messages if Replay + TotalOrder;
+    start::the_start_counts_once if Replay + TotalOrder;
+    start::unknown_positions_are_refused if Replay + TotalOrder;
+    start::late_commits_come_after_every_position_before if Replay + TotalOrder + Transactional;
 
     crash::lost_connection_releases_its_delivery if Disconnectable + Concurrent;
     crash::acknowledging_after_a_lost_connection_is_an_error_or_done if Disconnectable + Concurrent;

@@ -20,6 +20,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
     .with_keys()
     .with_leases()
     .with_listeners()
+    .with_replay()
     .with_schedule()
     .with_total_order()
     .with_unsubscribe();

@@ -114,13 +114,15 @@ async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Lo
     let Some((last, rows)) = rows.split_last() else { return Ok(Looked::default()) };
 
     let mut runs: Vec<Run> = Vec::new();
+    let mut place: Option<String> = None;
     for row in rows {
         let lease = LeaseId { number: row.get(0)?, token };
         if runs.last().is_none_or(|run| run.lease != lease) {
             let lane = Some(row.get(1)?).filter(|lane| *lane >= 0);
             runs.push(Run { lease, lane, messages: VecDeque::new() });
+            place = row.read(6)?;
         }
-        let message = message::of_claim(row, &found.topic_name)?;
+        let message = message::of_claim(row, &found.topic_name, place.as_deref())?;
         if row.get::<i32>(5)? > 0 {
             let (id, attempt) = (message.id(), message.attempt());
             tracing::warn!(%id, attempt, "the consumer that had this message died; it comes with few others, or alone");
@@ -131,14 +133,14 @@ async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Lo
     }
     let looked = Looked {
         messages: rows.len(),
-        busy: last.get(14)?,
-        writers: last.get(15)?,
-        wait: last.read::<i64>(16)?.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs())),
+        busy: last.get(15)?,
+        writers: last.get(16)?,
+        wait: last.read::<i64>(17)?.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs())),
     };
     let updated = Found {
-        batch: usize::try_from(last.get::<i32>(17)?).unwrap_or(1),
-        prefetch: usize::try_from(last.get::<i32>(18)?).unwrap_or(1),
-        lease: Duration::from_millis(last.get::<i64>(19)?.unsigned_abs()),
+        batch: usize::try_from(last.get::<i32>(18)?).unwrap_or(1),
+        prefetch: usize::try_from(last.get::<i32>(19)?).unwrap_or(1),
+        lease: Duration::from_millis(last.get::<i64>(20)?.unsigned_abs()),
         ..Found::clone(&found)
     };
 

@@ -1,0 +1,146 @@
+//! Where subscriptions start.
+
+use pgqueue_core::{ConsumeStream, ErrorKind, NewMessage, Order, Position, Retention, Start, Subscription, Topic};
+
+use crate::{
+    expect::refused,
+    failure::{CaseResult, check, check_eq},
+    kit::{Kit, TOPIC, numbered, text_of},
+};
+
+/// Lets the topic keep what it gets.
+async fn retain(kit: &Kit) -> CaseResult {
+    Ok(kit.harness().create_topic(Topic::new(TOPIC).with_retention(Retention::everything())).await?)
+}
+
+fn starting(kit: &Kit, name: &str, start: Start) -> Subscription {
+    kit.subscription_named(name).with_order(Order::Total).with_start(start)
+}
+
+/// Takes so many, and returns their positions.
+async fn positions(kit: &Kit, stream: &mut ConsumeStream, texts: &[String]) -> CaseResult<Vec<Position>> {
+    let mut positions = Vec::new();
+    for text in texts {
+        let delivery = kit.receive(stream, text).await?;
+        positions.push(delivery.message().position().clone());
+        delivery.ok().await?;
+    }
+    Ok(positions)
+}
+
+pub(super) async fn the_beginning_is_what_the_topic_retains(kit: &Kit) -> CaseResult {
+    retain(kit).await?;
+    let texts = numbered(30);
+    kit.publish(&texts[..20]).await?;
+    let mut first = kit.consume(&starting(kit, "first", Start::Beginning)).await?;
+    kit.handle(&mut first, &texts[..20]).await?;
+    kit.publish(&texts[20..]).await?;
+    kit.handle(&mut first, &texts[20..]).await?;
+    kit.handle(&mut kit.consume(&starting(kit, "second", Start::Beginning)).await?, &texts).await
+}
+
+pub(super) async fn now_is_what_comes_later(kit: &Kit) -> CaseResult {
+    retain(kit).await?;
+    kit.publish(["early"]).await?;
+    let mut stream = kit.consume(&starting(kit, "late", Start::Now)).await?;
+    kit.publish(["late"]).await?;
+    kit.handle(&mut stream, ["late"]).await?;
+    kit.nothing(&mut stream).await
+}
+
+pub(super) async fn after_a_position_comes_what_is_behind_it(kit: &Kit) -> CaseResult {
+    retain(kit).await?;
+    let texts = numbered(12);
+    kit.publish(&texts[..10]).await?;
+    let mut stream = kit.consume(&starting(kit, "all", Start::Beginning)).await?;
+    let positions = positions(kit, &mut stream, &texts[..10]).await?;
+    check!(positions.is_sorted(), "positions are {positions:?}");
+    for (n, position) in positions.iter().enumerate() {
+        let subscription = starting(kit, &format!("after {n}"), Start::After(position.clone()));
+        kit.handle(&mut kit.consume(&subscription).await?, &texts[n + 1..10]).await?;
+    }
+    kit.publish(&texts[10..]).await?;
+    let last = starting(kit, "after 9", Start::Now);
+    kit.handle(&mut kit.consume(&last).await?, &texts[10..]).await
+}
+
+pub(super) async fn positions_stay_with_their_messages(kit: &Kit) -> CaseResult {
+    retain(kit).await?;
+    let texts = numbered(3);
+    kit.publish(&texts).await?;
+    let mut stream = kit.consume(&starting(kit, "all", Start::Beginning)).await?;
+    let delivery = kit.receive(&mut stream, &texts[0]).await?;
+    let position = delivery.message().position().clone();
+    delivery.requeue().await?;
+    let again = kit.receive(&mut stream, &texts[0]).await?;
+    check_eq!(again.message().position(), &position, "the position of a message that comes again");
+    again.ok().await?;
+    let stored = position.as_str().to_owned();
+    let start = Start::After(Position::new(stored));
+    kit.handle(&mut kit.consume(&starting(kit, "after", start)).await?, &texts[1..]).await
+}
+
+pub(super) async fn the_start_counts_once(kit: &Kit) -> CaseResult {
+    retain(kit).await?;
+    let texts = numbered(5);
+    kit.publish(&texts).await?;
+    let subscription = starting(kit, "subscription", Start::Beginning);
+    kit.handle(&mut kit.consume(&subscription).await?, &texts).await?;
+    kit.nothing(&mut kit.consume(&subscription).await?).await
+}
+
+pub(super) async fn unknown_positions_are_refused(kit: &Kit) -> CaseResult {
+    for text in ["", "nowhere", "-1", "9999999999999999999", "1-1", "1-1-1", "1-2-3:2:", "' or true", "1-2-2:2:2-"] {
+        let start = Start::After(Position::new(text));
+        let driver = kit.harness().driver(starting(kit, "nowhere", start)).await?;
+        refused(driver.insert_subscription().await, ErrorKind::Invalid, &format!("starting after {text:?}"))?;
+    }
+    // Nothing was made of it.
+    let mut stream = kit.consume(&starting(kit, "nowhere", Start::Now)).await?;
+    kit.publish(["a"]).await?;
+    kit.handle(&mut stream, ["a"]).await
+}
+
+/// What was in progress when a message was handed out comes behind it, whenever somebody starts there.
+pub(super) async fn late_commits_come_after_every_position_before(kit: &Kit) -> CaseResult {
+    retain(kit).await?;
+    let mut stream = kit.consume(&starting(kit, "all", Start::Now)).await?;
+    let late = kit.harness().publish_uncommitted(TOPIC, vec![NewMessage::new("late")]).await?;
+    let texts = numbered(4);
+    kit.publish(&texts[..2]).await?;
+    let mut before = Vec::new();
+    for text in &texts[..2] {
+        let delivery = kit.receive(&mut stream, text).await?;
+        before.push(delivery.message().position().clone());
+        delivery.ok().await?;
+    }
+    late.commit().await?;
+    kit.publish(&texts[2..]).await?;
+    let mut delivery = kit.receive(&mut stream, "late").await?;
+    let late = delivery.message().position().clone();
+    delivery.ok().await?;
+    delivery = kit.receive(&mut stream, &texts[2]).await?;
+    let behind = delivery.message().position().clone();
+    delivery.ok().await?;
+
+    for (name, position, wanted) in [
+        ("after 0", before[0].clone(), vec!["0001", "late", "0002", "0003"]),
+        ("after 1", before[1].clone(), vec!["late", "0002", "0003"]),
+        ("after the late one", late, vec!["0002", "0003"]),
+        ("after 2", behind, vec!["0003"]),
+    ] {
+        let mut stream = kit.consume(&starting(kit, name, Start::After(position))).await?;
+        let mut texts = Vec::new();
+        for _ in &wanted {
+            let delivery = kit.next(&mut stream).await?;
+            texts.push(text_of(delivery.message()));
+            delivery.ok().await?;
+        }
+        texts.sort();
+        let mut wanted: Vec<_> = wanted.into_iter().map(str::to_owned).collect();
+        wanted.sort();
+        check!(texts == wanted, "{name} comes {texts:?}, not {wanted:?}");
+        kit.nothing(&mut stream).await?;
+    }
+    Ok(())
+}

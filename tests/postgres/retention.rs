@@ -1,0 +1,161 @@
+//! What a topic keeps of what its subscriptions have passed, and where the past ends.
+
+use std::{ops::Range, time::Duration};
+
+use pgqueue_core::{ErrorKind, NewMessage, Order, Position, Publisher, Retention, Start, Subscription, Topic};
+use pgqueue_postgres::{Client, PgQueue};
+
+use crate::{
+    backend::Backend,
+    common::{consume, invoices, next, number, on_both_clients, publish_numbers, queue, quiet, try_consume},
+};
+
+on_both_clients!(
+    a_topic_keeps_the_latest_messages_up_to_its_limits,
+    what_a_subscription_has_not_passed_is_kept_for_it,
+    nothing_is_kept_unless_it_is_asked_for,
+    who_starts_behind_what_is_kept_is_told,
+    who_starts_where_something_came_late_and_is_gone_is_told,
+    a_position_of_another_database_is_refused,
+    retention_comes_back_as_it_was_set,
+);
+
+fn orders(retention: Retention) -> Topic {
+    Topic::new("orders").with_retention(retention)
+}
+
+fn starting(name: &str, start: Start) -> Subscription {
+    Subscription::new(name, "orders").with_order(Order::Total).with_start(start)
+}
+
+/// Passes everything, and lets the housekeeping delete what may go.
+async fn pass<C: Client>(queue: &PgQueue<C>, numbers: Range<u64>) -> Vec<Position> {
+    let mut stream = consume(queue, invoices().with_order(Order::Total)).await;
+    let expected = numbers.clone().count();
+    publish_numbers(queue, numbers).await;
+    let mut positions = Vec::new();
+    while positions.len() < expected {
+        let delivery = next(&mut stream).await;
+        positions.push(delivery.message().position().clone());
+        delivery.ok().await.unwrap();
+    }
+    queue.maintain().await.unwrap();
+    positions
+}
+
+async fn left<C: Client>(queue: &PgQueue<C>, name: &str, count: usize) -> Vec<u64> {
+    let mut stream = consume(queue, starting(name, Start::Beginning)).await;
+    let mut numbers = Vec::new();
+    for _ in 0..count {
+        let delivery = next(&mut stream).await;
+        numbers.push(number(&delivery));
+        delivery.ok().await.unwrap();
+    }
+    quiet(&mut stream).await;
+    numbers
+}
+
+async fn a_topic_keeps_the_latest_messages_up_to_its_limits<C: Client>() {
+    const AGE: Duration = Duration::from_secs(2);
+    let everything = Retention::everything();
+    // A number of one digit is one byte.
+    for retention in [everything.with_max_messages(4), everything.with_max_bytes(4), everything.with_max_age(AGE)] {
+        let (_database, queue) = queue::<C>().await;
+        queue.create_topic(orders(retention)).await.unwrap();
+        pass(&queue, 0..6).await;
+        if retention.max_age().is_some() {
+            assert_eq!(left(&queue, "before", 6).await, [0, 1, 2, 3, 4, 5], "{retention:?}");
+            tokio::time::sleep(AGE).await;
+            pass(&queue, 6..10).await;
+        } else {
+            pass(&queue, 6..10).await;
+        }
+        assert_eq!(left(&queue, "after", 4).await, [6, 7, 8, 9], "{retention:?}");
+    }
+}
+
+async fn what_a_subscription_has_not_passed_is_kept_for_it<C: Client>() {
+    let (_database, queue) = queue::<C>().await;
+    queue.create_topic(orders(Retention::everything().with_max_messages(1))).await.unwrap();
+    queue.insert_subscription(&starting("slow", Start::Now)).await.unwrap();
+    pass(&queue, 0..5).await;
+    assert_eq!(left(&queue, "slow", 5).await, [0, 1, 2, 3, 4]);
+    queue.maintain().await.unwrap();
+    assert_eq!(left(&queue, "late", 1).await, [4]);
+}
+
+async fn nothing_is_kept_unless_it_is_asked_for<C: Client>() {
+    let (_database, queue) = queue::<C>().await;
+    pass(&queue, 0..5).await;
+    assert_eq!(left(&queue, "late", 0).await, [0; 0]);
+}
+
+async fn who_starts_behind_what_is_kept_is_told<C: Client>() {
+    let (_database, queue) = queue::<C>().await;
+    queue.create_topic(orders(Retention::everything().with_max_messages(3))).await.unwrap();
+    let positions = pass(&queue, 0..6).await;
+    for (n, position) in positions.iter().enumerate() {
+        let subscription = starting(&n.to_string(), Start::After(position.clone()));
+        match n {
+            0 | 1 => {
+                let error = try_consume(&queue, subscription).await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Truncated, "{error}");
+                assert!(error.to_string().contains("topic 'orders'") && error.to_string().contains("start from"));
+            }
+            _ => {
+                let mut stream = consume(&queue, subscription).await;
+                if n + 1 < positions.len() {
+                    assert_eq!(number(&next(&mut stream).await), n as u64 + 1);
+                }
+            }
+        }
+    }
+}
+
+async fn who_starts_where_something_came_late_and_is_gone_is_told<C: Backend>() {
+    let (database, queue) = queue::<C>().await;
+    queue.create_topic(orders(Retention::everything().with_max_messages(1))).await.unwrap();
+    // Its id is drawn before those of the others, and it commits after they were handed out.
+    let mut late = C::begin(&database.url()).await;
+    queue.publish_in(&mut late, "orders", vec![NewMessage::new("9")]).await.unwrap();
+    let positions = pass(&queue, 0..3).await;
+    C::commit(late).await;
+    let last = positions.last().unwrap();
+    let mut stream = consume(&queue, invoices().with_order(Order::Total)).await;
+    let delivery = next(&mut stream).await;
+    assert_eq!(number(&delivery), 9);
+    delivery.ok().await.unwrap();
+    queue.maintain().await.unwrap();
+
+    let error = try_consume(&queue, starting("before", Start::After(last.clone()))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Truncated, "{error}");
+}
+
+async fn a_position_of_another_database_is_refused<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    queue.publish("orders", vec![NewMessage::new("0")]).await.unwrap();
+    database.sql("select pg_current_xact_id()").await.unwrap();
+    for beyond in ["0000000000000000002", "0000000000000000001-9-99999999999:99999999999:"] {
+        let start = Start::After(Position::new(beyond));
+        let error = queue.insert_subscription(&starting("s", start)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("beyond the end of the log"), "{error}");
+    }
+    let last = Start::After(Position::new("0000000000000000001"));
+    queue.insert_subscription(&starting("s", last)).await.unwrap();
+}
+
+async fn retention_comes_back_as_it_was_set<C: Client>() {
+    let (_database, queue) = queue::<C>().await;
+    assert_eq!(queue.topic("orders").await.unwrap().retention(), Retention::nothing());
+    let everything = Retention::everything();
+    let week = Duration::from_secs(7 * 24 * 60 * 60);
+    for retention in [everything, everything.with_max_age(week).with_max_bytes(5), everything.with_max_messages(7)] {
+        queue.create_topic(orders(retention)).await.unwrap();
+        assert_eq!(queue.topic("orders").await.unwrap(), orders(retention));
+    }
+    // Longer than any clock runs.
+    queue.create_topic(orders(everything.with_max_age(Duration::MAX))).await.unwrap();
+    pass(&queue, 0..3).await;
+    assert_eq!(left(&queue, "late", 3).await, [0, 1, 2]);
+}
