@@ -2,11 +2,11 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{Backoff, Error, ErrorKind, Position, Result, limits::check_name};
+use crate::{Backoff, Error, ErrorKind, Position, Result, Selector, limits::check_name};
 
 /// A named subscription of a topic, and its options.
 ///
-/// Its topic and [order](Order) are its identity: inserting the same name again with others is an error. Batch, prefetch,
+/// Its topic, [order](Order) and [selector](Selector) are its identity: inserting the same name again with others is an error. Batch, prefetch,
 /// lease and backoff are operational: the last inserter's hold, from the next delivery on.
 ///
 /// ```
@@ -28,6 +28,7 @@ pub struct Subscription {
     lease: Duration,
     backoff: Backoff,
     start: Start,
+    selector: Selector,
 }
 
 /// From where on a subscription gets its topic's messages.
@@ -84,6 +85,7 @@ impl Subscription {
             lease: Duration::from_secs(6),
             backoff: Backoff::default(),
             start: Start::default(),
+            selector: Selector::default(),
         }
     }
 
@@ -130,6 +132,13 @@ impl Subscription {
     #[must_use]
     pub fn with_start(mut self, start: Start) -> Self {
         self.start = start;
+        self
+    }
+
+    /// Sets which messages it gets. Default: [`Selector::all`].
+    #[must_use]
+    pub fn with_selector(mut self, selector: Selector) -> Self {
+        self.selector = selector;
         self
     }
 
@@ -181,6 +190,12 @@ impl Subscription {
         &self.start
     }
 
+    /// Returns which messages it gets.
+    #[must_use]
+    pub fn selector(&self) -> &Selector {
+        &self.selector
+    }
+
     /// Checks the names and the options, as drivers do before they insert the subscription.
     ///
     /// # Errors
@@ -198,10 +213,12 @@ impl Subscription {
         if self.lease.is_zero() {
             return Err(refused("has a lease of zero; it must be longer than a consumer's pause between two beats"));
         }
-        self.backoff.validate().map_err(|error| refused(&format!("cannot be used: {error}")))
+        let unusable = |error| refused(&format!("cannot be used: {error}"));
+        self.backoff.validate().map_err(unusable)?;
+        self.selector.validate().map_err(unusable)
     }
 
-    /// Checks that `wanted` may be inserted where this subscription exists: topic and order must be the same.
+    /// Checks that `wanted` may be inserted where this subscription exists: topic, order and selector must be the same.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`], naming the difference.
@@ -210,6 +227,8 @@ impl Subscription {
             format!("its topic is {:?}, not {:?}", self.topic, wanted.topic)
         } else if self.order != wanted.order {
             format!("its order is {}, not {}", self.order, wanted.order)
+        } else if self.selector != wanted.selector {
+            format!("its selector is {}, not {}", self.selector, wanted.selector)
         } else {
             return Ok(());
         };
@@ -248,13 +267,17 @@ mod tests {
     }
 
     #[test]
-    fn identity_is_topic_and_order() {
+    fn identity_is_topic_order_and_selector() {
         let existing = Subscription::new("s", "t");
         existing.ensure_same_identity(&existing.clone().with_start(Start::Beginning)).unwrap();
         existing.ensure_same_identity(&existing.clone().with_batch(7).with_lease(Duration::from_secs(1))).unwrap();
         for (wanted, says) in [
             (Subscription::new("s", "u"), "its topic is \"t\", not \"u\""),
             (existing.clone().with_order(Order::Total), "its order is unordered, not total"),
+            (
+                existing.clone().with_selector(Selector::kind("k")),
+                "its selector is {\"and\":[]}, not {\"kinds\":[\"k\"]}",
+            ),
         ] {
             let error = existing.ensure_same_identity(&wanted).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Conflict);

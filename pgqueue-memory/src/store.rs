@@ -12,7 +12,6 @@ use crate::{
     acker::MemoryAcker,
     clock::{Clock, Now},
     consumer::Consumer,
-    entry::Entry,
     lease::LeaseId,
     subscription_state::SubscriptionState,
     topic_state::TopicState,
@@ -171,7 +170,7 @@ impl State {
         topic.log.trim(topic.options.retention(), now);
         let mut state = SubscriptionState::new(wanted.clone(), topic.options.buckets());
         for (id, message) in topic.log.from(wanted.start())? {
-            state.push(Entry::new(id, message.clone()));
+            state.publish(id, message);
         }
         let name: Arc<str> = wanted.name().into();
         topic.subscriptions.push(Arc::clone(&name));
@@ -222,7 +221,7 @@ impl State {
         state.log.push(position, id, message.clone(), now.instant);
         state.log.trim(state.options.retention(), now);
         for name in state.subscriptions.clone() {
-            self.subscription_mut(&name)?.push(Entry::new(id, message.clone()));
+            self.subscription_mut(&name)?.publish(id, &message);
         }
         Ok(())
     }

@@ -63,8 +63,14 @@ impl SubscriptionState {
         }
     }
 
-    /// Appends a published message. The caller [rings](Self::ring) once it appended all.
-    pub(crate) fn push(&mut self, mut entry: Entry) {
+    /// Appends a published message, if it is one for this subscription. The caller [rings](Self::ring) once it appended all.
+    pub(crate) fn publish(&mut self, id: u64, message: &Message) {
+        if self.options.selector().matches(message) {
+            self.push(Entry::new(id, message.clone()));
+        }
+    }
+
+    fn push(&mut self, mut entry: Entry) {
         self.arrivals += 1;
         entry.arrival = self.arrivals;
         let lane = self.lane_of(&entry);

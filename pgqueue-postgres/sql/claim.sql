@@ -9,41 +9,78 @@ return hashtextextended('pgqueue.lane ' || 'pgqueue.cursor'::regclass::oid || ' 
 -- the plans, which is the same in all that call them.
 
 -- The end of what one look examines above `v_after`, of a lane whose messages are no range of an index: so many ids.
-create function pgqueue.look_end(v_topic bigint, v_bucket int, v_after bigint) returns bigint
+create function pgqueue.look_end(s pgqueue.subscription, v_bucket int, v_after bigint) returns bigint
 language plpgsql stable
 as $$
 begin
-  if v_bucket is distinct from -1 then
-    return 9223372036854775807;
+  if s.selector is not null then
+    return pgqueue.first_id(s.topic, v_after) + 9999;
+  elsif v_bucket = -1 then
+    return pgqueue.first_id(s.topic, v_after) + 1999;
   end if;
-  return coalesce((select id from pgqueue.log where topic = v_topic and id > v_after order by id limit 1), v_after) + 1999;
+  return 9223372036854775807;
+end
+$$;
+
+-- The first message of a topic above `v_after`, or `v_after`.
+create function pgqueue.first_id(v_topic bigint, v_after bigint) returns bigint
+language plpgsql stable
+as $$
+begin
+  return coalesce((select id from pgqueue.log where topic = v_topic and id > v_after order by id limit 1), v_after);
 end
 $$;
 
 -- The next messages of a lane above `v_after` and up to `v_end`, in order; `v_bucket` is null where a lane has all. Stable: looks
 -- through the snapshot of the statement that calls it.
-create function pgqueue.fresh_ids(v_topic bigint, v_bucket int, v_after bigint, v_end bigint, v_most int) returns bigint[]
+create function pgqueue.fresh_ids(s pgqueue.subscription, v_bucket int, v_after bigint, v_end bigint, v_most int) returns bigint[]
 language plpgsql stable
 as $$
+declare
+  v_key constant text := s.key;
+  v_kinds constant text[] := s.kinds;
+  v_tags_any constant text[] := s.tags_any;
+  v_tags_all constant text[] := s.tags_all;
+  v_rest constant jsonb := s.rest;
 begin
-  if v_bucket is null then
-    return array(select id from pgqueue.log where topic = v_topic and id > v_after order by id limit v_most);
-  elsif v_bucket < 0 then
+  if s.selector is null and v_bucket is null then
+    return array(select id from pgqueue.log where topic = s.topic and id > v_after order by id limit v_most);
+  elsif s.selector is null and v_bucket < 0 then
     return array(
-      select id from pgqueue.log where topic = v_topic and id > v_after and id <= v_end and bucket = v_bucket order by id limit v_most
+      select id from pgqueue.log where topic = s.topic and id > v_after and id <= v_end and bucket = v_bucket order by id limit v_most
+    );
+  elsif s.selector is null then
+    return array(
+      select id from pgqueue.log where topic = s.topic and bucket = v_bucket and bucket >= 0 and id > v_after order by bucket, id limit v_most
+    );
+  elsif v_bucket >= 0 then
+    return array(
+      select id from pgqueue.log
+      where topic = s.topic and bucket = v_bucket and bucket >= 0 and id > v_after and id <= v_end
+        and pgqueue.selects(v_key, v_kinds, v_tags_any, v_tags_all, v_rest, key, kind, tags, payload)
+      order by bucket, id limit v_most
     );
   end if;
   return array(
-    select id from pgqueue.log where topic = v_topic and bucket = v_bucket and bucket >= 0 and id > v_after order by bucket, id limit v_most
+    select id from pgqueue.log
+    where topic = s.topic and id > v_after and id <= v_end and (v_bucket is null or bucket = v_bucket)
+      and pgqueue.selects(v_key, v_kinds, v_tags_any, v_tags_all, v_rest, key, kind, tags, payload)
+    order by id limit v_most
   );
 end
 $$;
 
 -- The messages of a lane at or below its top that its cursor could not see and this snapshot can, in order, at most one more
 -- than `v_most`. They are found by their transactions: those in progress then, and those that began before `upto` was drawn.
-create function pgqueue.late_ids(v_topic bigint, v_bucket int, c pgqueue.cursor, v_most int) returns bigint[]
+create function pgqueue.late_ids(s pgqueue.subscription, v_bucket int, c pgqueue.cursor, v_most int) returns bigint[]
 language plpgsql stable
 as $$
+declare
+  v_key constant text := s.key;
+  v_kinds constant text[] := s.kinds;
+  v_tags_any constant text[] := s.tags_any;
+  v_tags_all constant text[] := s.tags_all;
+  v_rest constant jsonb := s.rest;
 begin
   if pg_snapshot_xmin(c.seen) >= c.upto then
     return '{}';                                   -- nobody was at work
@@ -53,13 +90,13 @@ begin
       -- From one transaction to the next, however many messages each has.
       (
         select xact from pgqueue.log
-        where topic = v_topic and xact >= pg_snapshot_xmax(c.seen) and xact < c.upto
+        where topic = s.topic and xact >= pg_snapshot_xmax(c.seen) and xact < c.upto
         order by xact limit 1
       )
       union all
       select (
         select l.xact from pgqueue.log l
-        where l.topic = v_topic and l.xact > b.xact and l.xact < c.upto
+        where l.topic = s.topic and l.xact > b.xact and l.xact < c.upto
         order by l.xact limit 1
       )
       from began b
@@ -73,8 +110,9 @@ begin
     from unseen u
     cross join lateral (
       select l.id from pgqueue.log l
-      where l.topic = v_topic and l.xact = u.xact and l.id > coalesce(c.late_after, 0) and l.id <= c.top
+      where l.topic = s.topic and l.xact = u.xact and l.id > coalesce(c.late_after, 0) and l.id <= c.top
         and (v_bucket is null or l.bucket = v_bucket)
+        and pgqueue.selects(v_key, v_kinds, v_tags_any, v_tags_all, v_rest, l.key, l.kind, l.tags, l.payload)
       order by l.xact, l.id limit v_most + 1
     ) late
     -- Whoever is still at work is not looked for: the messages may be many.
@@ -109,7 +147,7 @@ create function pgqueue.look(s pgqueue.subscription, c pgqueue.cursor, v_barrier
 language plpgsql
 as $$
 declare
-  v_bucket constant int := case when s.ordering = 'by key' then c.lane end;
+  v_bucket constant int := case when s.ordering = 'by key' then c.lane else s.bucket end;
   v_late bigint[];
   v_fresh bigint[];
   v_last bigint;
@@ -119,15 +157,15 @@ declare
 begin
   loop
     -- One statement, one snapshot. A lane that is not full may have passed messages of others.
-    select pgqueue.late_ids(s.topic, v_bucket, c, v_most), f.ids,
-           case when v_bucket is not null and cardinality(f.ids) < v_most then pgqueue.last_id(s.topic, c.top, f.v_end)
+    select pgqueue.late_ids(s, v_bucket, c, v_most), f.ids,
+           case when (v_bucket is not null or s.selector is not null) and cardinality(f.ids) < v_most then pgqueue.last_id(s.topic, c.top, f.v_end)
                 else greatest(c.top, f.ids[cardinality(f.ids)]) end,
-           v_bucket = -1 and pgqueue.last_id(s.topic, f.v_end) > f.v_end,
+           (v_bucket = -1 or s.selector is not null) and pgqueue.last_id(s.topic, f.v_end) > f.v_end,
            pg_current_snapshot()
       into v_late, v_fresh, v_last, v_more, v_seen
       from (
-        select e.v_end, pgqueue.fresh_ids(s.topic, v_bucket, c.top, e.v_end, v_most) as ids
-        from (select pgqueue.look_end(s.topic, v_bucket, c.top) as v_end offset 0) e
+        select e.v_end, pgqueue.fresh_ids(s, v_bucket, c.top, e.v_end, v_most) as ids
+        from (select pgqueue.look_end(s, v_bucket, c.top) as v_end offset 0) e
         offset 0
       ) f;
     exit when v_late <> '{}' or c.late_seen is null;
@@ -425,7 +463,7 @@ begin
         values (s.id, c.lane, (v_looked).ids[1], v_token, v_owner, v_now, v_alone, (v_looked).ids,
                 concat_ws('-', v_xact, coalesce(c.late_seen, c.seen), (v_looked).before))
         returning * into l;
-        if (v_looked).before is not null or (s.ordering = 'by key' and l.lane < 0) then
+        if (v_looked).before is not null or s.selector is not null or (s.ordering = 'by key' and l.lane < 0) then
           v_held := v_held || l.id;
         -- Else what the cursor has seen from the first to the last of them, read as the range that it is.
         elsif s.ordering = 'by key' then

@@ -100,9 +100,12 @@ $$;
 -- Returns it as it stands.
 create function pgqueue.insert_subscription(
   v_name text, v_topic text, v_ordering text, v_batch int, v_prefetch int, v_lease_ms bigint, v_max_attempts bigint, v_base_ms float8,
-  v_multiplier float8, v_cap_ms float8, v_jitter float8, v_start text default null
+  v_multiplier float8, v_cap_ms float8, v_jitter float8, v_start text default null,
+  -- A selector as JSON, and what the log is asked for, as `pgqueue.selects` understands it.
+  v_selector text default null, v_key text default null, v_kinds text[] default null, v_tags_any text[] default null,
+  v_tags_all text[] default null, v_rest text default null
 )
-returns table (id bigint, topic text, ordering text)
+returns table (id bigint, topic text, ordering text, selector text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -136,9 +139,12 @@ begin
       raise exception 'topic % does not exist', quote_literal(v_topic) using errcode = 'PQ001', hint = 'Create it first.';
     end if;
     insert into pgqueue.subscription
-      (name, topic, ordering, batch, prefetch, lease_ms, max_attempts, base_ms, multiplier, cap_ms, jitter)
+      (name, topic, ordering, batch, prefetch, lease_ms, max_attempts, base_ms, multiplier, cap_ms, jitter,
+       selector, bucket, key, kinds, tags_any, tags_all, rest)
     values
-      (v_name, t.id, v_ordering, v_batch, v_prefetch, v_lease_ms, v_max_attempts, v_base_ms, v_multiplier, v_cap_ms, v_jitter)
+      (v_name, t.id, v_ordering, v_batch, v_prefetch, v_lease_ms, v_max_attempts, v_base_ms, v_multiplier, v_cap_ms, v_jitter,
+       v_selector::jsonb, case when v_key is not null then pgqueue.bucket(v_key, null, t.buckets) end, v_key, v_kinds,
+       v_tags_any, v_tags_all, v_rest::jsonb)
     on conflict do nothing
     returning id into v_id;
     if found then
@@ -157,9 +163,9 @@ begin
       multiplier = v_multiplier, cap_ms = v_cap_ms, jitter = v_jitter
   from pgqueue.topic t
   where s.name = v_name and t.id = s.topic and t.name = v_topic and s.ordering = v_ordering
-    and v_id is null;
+    and s.selector is not distinct from v_selector::jsonb and v_id is null;
   return query
-    select s.id, t.name, s.ordering from pgqueue.subscription s join pgqueue.topic t on t.id = s.topic where s.name = v_name;
+    select s.id, t.name, s.ordering, s.selector::text from pgqueue.subscription s join pgqueue.topic t on t.id = s.topic where s.name = v_name;
 end
 $$;
 

@@ -11,13 +11,13 @@ end;
 create function pgqueue.describe_subscription(v_name text)
 returns table (
   id bigint, name text, topic text, ordering text, batch int, prefetch int, lease_ms bigint, max_attempts bigint, base_ms float8,
-  multiplier float8, cap_ms float8, jitter float8, topic_id bigint, channel text
+  multiplier float8, cap_ms float8, jitter float8, topic_id bigint, channel text, selector text
 )
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   select s.id, s.name, t.name, s.ordering, s.batch, s.prefetch, s.lease_ms, s.max_attempts, s.base_ms, s.multiplier, s.cap_ms,
-         s.jitter, t.id, pgqueue.channel(t.id)
+         s.jitter, t.id, pgqueue.channel(t.id), s.selector::text
   from pgqueue.subscription s
   join pgqueue.topic t on t.id = s.topic
   where v_name is null or s.name = v_name
@@ -61,12 +61,15 @@ begin
   select * into s from pgqueue.subscription where id = v_subscription;
   return query
     with newest as (
-      select distinct on (c.lane) c, case when s.ordering = 'by key' then c.lane end as bucket
-      from pgqueue.cursor c where c.subscription = s.id order by c.lane, c.n desc
+      select n.*, pgqueue.look_end(s, n.bucket, (n.c).top) as look_end
+      from (
+        select distinct on (c.lane) c, case when s.ordering = 'by key' then c.lane else s.bucket end as bucket
+        from pgqueue.cursor c where c.subscription = s.id order by c.lane, c.n desc
+      ) n
     ), fresh as (
       select f.id from newest
       cross join lateral unnest(
-        pgqueue.late_ids(s.topic, bucket, c, v_most) || pgqueue.fresh_ids(s.topic, bucket, (c).top, 9223372036854775807, v_most + 1)
+        pgqueue.late_ids(s, bucket, c, v_most) || pgqueue.fresh_ids(s, bucket, (c).top, look_end, v_most + 1)
       ) f (id)
       order by f.id limit v_most + 1
     ), held as (
@@ -75,7 +78,8 @@ begin
              min(ids[1]) as first
       from pgqueue.lease where subscription = s.id
     )
-    select least(count(f.id), v_most), count(f.id) <= v_most,
+    select least(count(f.id), v_most),
+           count(f.id) <= v_most and not exists (select from newest where pgqueue.last_id(s.topic, look_end) > look_end),
            (
              select ceil(extract(epoch from clock_timestamp() - min(m.published_at)) * 1000)::bigint
              from (

@@ -52,7 +52,16 @@ create table pgqueue.subscription (
   base_ms      float8 not null,
   multiplier   float8 not null,
   cap_ms       float8 not null,
-  jitter       float8 not null
+  jitter       float8 not null,
+  -- Which messages it gets, null if all: as it was inserted, and as what the log is asked for. A message has to meet each of
+  -- these that is not null.
+  selector     jsonb,
+  bucket       int,                                -- the bucket of the only key
+  key          text,
+  kinds        text[],
+  tags_any     text[],
+  tags_all     text[],
+  rest         jsonb                               -- conditions that are none of those
 );
 create index on pgqueue.subscription (topic);
 

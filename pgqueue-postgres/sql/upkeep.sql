@@ -27,19 +27,21 @@ create function pgqueue.excess(t pgqueue.topic, v_most int) returns bigint
 language plpgsql
 as $$
 declare
+  s pgqueue.subscription;                          -- one that gets all
   c pgqueue.cursor;
   e pgqueue.extent;
   v_new record;
   v_upto constant xid8 := case when pg_current_xact_id_if_assigned() is not null then '18446744073709551615' end;
   v_last bigint;
 begin
+  s.topic := t.id;
   select * into e from pgqueue.extent where topic = t.id;
   c.top := coalesce(e.top, 0);
   c.seen := coalesce(e.seen, '1:1:');
   c.upto := coalesce(e.upto, '0');
   select count(*) as messages, sum(length(m.payload)) as bytes, max(m.id) as last, pg_current_snapshot() as seen into v_new
   from (
-    select id, payload from pgqueue.log where id = any (pgqueue.late_ids(t.id, null, c, 100000)) and topic = t.id
+    select id, payload from pgqueue.log where id = any (pgqueue.late_ids(s, null, c, 100000)) and topic = t.id
     union all
     (select id, payload from pgqueue.log where topic = t.id and id > c.top order by id limit 4 * v_most)
   ) m;

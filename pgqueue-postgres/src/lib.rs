@@ -17,6 +17,7 @@ mod options;
 mod parameter;
 mod publishing;
 mod queue;
+mod selecting;
 mod statement;
 mod stats;
 mod subscription;

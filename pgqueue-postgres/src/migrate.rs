@@ -16,6 +16,7 @@ pub(crate) const VERSION: i32 = 1;
 const MIGRATIONS: [&str; VERSION as usize] = [concat!(
     include_str!("../sql/tables.sql"),
     include_str!("../sql/publish.sql"),
+    include_str!("../sql/select.sql"),
     include_str!("../sql/claim.sql"),
     include_str!("../sql/settle.sql"),
     include_str!("../sql/owner.sql"),

@@ -37,13 +37,15 @@ pub(crate) const DELETE_TOPIC: &str = "select pgqueue.delete_topic($1)";
 pub(crate) const DESCRIBE_TOPIC: &str = "\
     select name, buckets, dedup_window_ms, retain_ms, retain_messages, retain_bytes from pgqueue.describe_topic($1)";
 
-pub(crate) const INSERT_SUBSCRIPTION: &str =
-    "select topic, ordering from pgqueue.insert_subscription($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+pub(crate) const INSERT_SUBSCRIPTION: &str = "\
+    select topic, ordering, selector \
+    from pgqueue.insert_subscription($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
 
 pub(crate) const DELETE_SUBSCRIPTION: &str = "select pgqueue.delete_subscription($1)";
 
 pub(crate) const DESCRIBE_SUBSCRIPTION: &str = "\
-    select id, name, topic, ordering, batch, prefetch, lease_ms, max_attempts, base_ms, multiplier, cap_ms, jitter, topic_id, channel \
+    select id, name, topic, ordering, batch, prefetch, lease_ms, max_attempts, base_ms, multiplier, cap_ms, jitter, topic_id, channel, \
+           selector \
     from pgqueue.describe_subscription($1)";
 
 pub(crate) const DEAD_LETTERS: &str = "\

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgqueue_core::{Backoff, Error, ErrorKind, Order, Result, Start, Subscription};
 
 use crate::{
-    Parameter, Row,
+    Parameter, Row, selecting,
     value::{RowExt, millis},
 };
 
@@ -48,10 +48,10 @@ fn duration(millis: f64) -> Duration {
 }
 
 /// The parameters of [`INSERT_SUBSCRIPTION`](crate::statement::INSERT_SUBSCRIPTION).
-pub(crate) fn write(subscription: &Subscription) -> Result<[Parameter; 12]> {
+pub(crate) fn write(subscription: &Subscription) -> Result<Vec<Parameter>> {
     let whole = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
     let backoff = subscription.backoff();
-    Ok([
+    let mut parameters = vec![
         Parameter::new(subscription.name()),
         Parameter::new(subscription.topic()),
         Parameter::new(ordering(subscription.order())?),
@@ -64,7 +64,9 @@ pub(crate) fn write(subscription: &Subscription) -> Result<[Parameter; 12]> {
         Parameter::new(float_millis(backoff.cap())),
         Parameter::new(backoff.jitter()),
         Parameter::nullable(start(subscription.start())?),
-    ])
+    ];
+    parameters.extend(selecting::write(subscription.selector())?);
+    Ok(parameters)
 }
 
 /// Reads a row of [`DESCRIBE_SUBSCRIPTION`](crate::statement::DESCRIBE_SUBSCRIPTION).
@@ -77,6 +79,7 @@ pub(crate) fn read<R: Row>(row: &R) -> Result<Subscription> {
         .with_cap(duration(row.get(10)?))
         .with_jitter(row.get(11)?);
     Ok(Subscription::new(row.get::<String>(1)?, row.get::<String>(2)?)
+        .with_selector(selecting::read(row.read(14)?)?)
         .with_order(order(&row.get::<String>(3)?)?)
         .with_batch(whole(4)?)
         .with_prefetch(whole(5)?)
@@ -86,5 +89,7 @@ pub(crate) fn read<R: Row>(row: &R) -> Result<Subscription> {
 
 /// Reads a row of [`INSERT_SUBSCRIPTION`](crate::statement::INSERT_SUBSCRIPTION): what stands there under this name.
 pub(crate) fn read_identity<R: Row>(row: &R, name: &str) -> Result<Subscription> {
-    Ok(Subscription::new(name, row.get::<String>(0)?).with_order(order(&row.get::<String>(1)?)?))
+    Ok(Subscription::new(name, row.get::<String>(0)?)
+        .with_order(order(&row.get::<String>(1)?)?)
+        .with_selector(selecting::read(row.read(2)?)?))
 }

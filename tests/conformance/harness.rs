@@ -33,6 +33,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
     .with_readable_store()
     .with_replay()
     .with_schedule()
+    .with_selectors()
     .with_total_order()
     .with_transactional()
     .with_unsubscribe();

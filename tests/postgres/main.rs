@@ -10,3 +10,4 @@ mod lifecycle;
 mod listener;
 mod ok_in;
 mod retention;
+mod selecting;

@@ -13,6 +13,7 @@ mod ordering;
 mod payloads;
 mod publish;
 mod requeue;
+mod selector;
 mod start;
 mod stop;
 
@@ -112,6 +113,11 @@ cases! {
     fan_out::topic_names_are_taken_literally;
     fan_out::unsubscribed_name_delivers_nothing if Unsubscribe;
     fan_out::unsubscribing_ends_the_streams if Unsubscribe;
+
+    selector::selector_keeps_out_what_does_not_match if Selectors + Headers;
+    selector::selector_means_the_same_in_catch_up_and_live if Selectors + Headers + Replay + Keys + TotalOrder;
+    selector::selector_that_cannot_be_used_is_refused if Selectors;
+    selector::selector_is_a_part_of_the_identity if Selectors;
 
     start::the_beginning_is_what_the_topic_retains if Replay + TotalOrder;
     start::now_is_what_comes_later if Replay + TotalOrder;

@@ -22,6 +22,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
     .with_listeners()
     .with_replay()
     .with_schedule()
+    .with_selectors()
     .with_total_order()
     .with_unsubscribe();
 
