@@ -63,6 +63,8 @@ pub enum ErrorKind {
     Truncated,
     /// A payload is not what the handler expects.
     Decode,
+    /// A [`Router`](crate::Router) has no handler for a message: its kind is unknown, or it has none.
+    Unrouted,
     /// The delivery belongs to somebody else by now; the settlement was refused and changed nothing.
     LeaseLost,
     /// The request may or may not have taken effect. An unsettled message comes again.
@@ -87,6 +89,7 @@ impl ErrorKind {
             | Self::Conflict
             | Self::Truncated
             | Self::Decode
+            | Self::Unrouted
             | Self::LeaseLost
             | Self::Unknown
             | Self::Requeued

@@ -59,6 +59,10 @@ impl<T> Job<T> {
         Self { value, held }
     }
 
+    pub(crate) fn into_parts(self) -> (T, Arc<Held>) {
+        (self.value, self.held)
+    }
+
     /// Returns the message, of a batch the first.
     #[must_use]
     pub fn message(&self) -> &Message {
@@ -81,7 +85,7 @@ impl<T> Job<T> {
     }
 
     /// Gives the value and the delivery to the handler, to settle it itself, as inside a transaction. The [`Ack`](crate::Ack)
-    /// that the handler returns then counts for nothing.
+    /// that the handler returns then counts for nothing; an [`Outcome::Stop`](crate::Outcome::Stop) stops all the same.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] if the handler has returned, which a task it spawned may find.

@@ -5,7 +5,10 @@ use std::{any::type_name, collections::BTreeMap, fmt, sync::Arc, time::SystemTim
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use crate::{Error, ErrorKind, JsonError, MessageId, NewMessage, Operation, Position, Result};
+use crate::{
+    Error, ErrorKind, JsonError, MessageId, NewMessage, Operation, Position, Result,
+    traceparent::{TRACEPARENT, trace_id},
+};
 
 /// A published message, as one subscription sees it.
 ///
@@ -102,6 +105,13 @@ impl Message {
     #[must_use]
     pub fn headers(&self) -> &BTreeMap<String, String> {
         self.published.content.headers()
+    }
+
+    /// Returns the id of the trace that it was published in: 32 hex digits of its `traceparent` header, as W3C Trace
+    /// Context defines it. `None` if there is no such header, or a malformed one.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<&str> {
+        self.headers().get(TRACEPARENT).and_then(|value| trace_id(value))
     }
 
     /// Returns the payload.

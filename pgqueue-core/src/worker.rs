@@ -2,9 +2,13 @@
 
 use std::{
     fmt,
-    future::{Future, Pending},
+    future::{Future, Pending, poll_fn},
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
     time::Duration,
 };
 
@@ -16,7 +20,8 @@ use futures::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Ack, BoxError, ConsumeStream, Delivery, Error, ErrorKind, Job, Message, Operation, Requeue, Result,
+    Ack, BoxError, ConsumeStream, Delivery, Error, ErrorKind, Failure, Job, Message, Operation, Outcome, Requeue,
+    Result,
     call::{catch_panic, catch_panic_now},
     error::chain,
     job::Held,
@@ -27,6 +32,7 @@ use crate::{
 /// | the handler | the message |
 /// |---|---|
 /// | returns `Ok(ack)` | is settled so |
+/// | returns `Ok(Outcome::Stop(ack))` | is settled so, and is the [last](Outcome::Stop) |
 /// | returns `Err`, panics, or meets the [timeout](Self::with_timeout) | is requeued, with the error as reason |
 /// | is never called, because the payload cannot be decoded | is requeued, with the error as reason |
 /// | is cancelled, because the lease is lost | is somebody else's |
@@ -34,6 +40,8 @@ use crate::{
 /// Whatever goes wrong is reported to [`on_error`](Self::on_error) and to `tracing`, and consuming goes on, unless the
 /// stream's policy is [`OnRequeue::Stop`](crate::OnRequeue::Stop). Handlers run concurrently on the task that runs the
 /// worker, not in parallel: run several workers, or spawn inside the handler, to use more cores.
+///
+/// A topic of several kinds of messages has a handler for each in a [`Router`](crate::Router).
 ///
 /// A handler is called again and again, so one that owns state clones it for each run:
 /// `move |job: Job<Order>| { let db = db.clone(); async move { … } }`.
@@ -64,16 +72,6 @@ pub struct Worker<T, H, S = Pending<()>> {
     runner: Runner<T, H>,
 }
 
-/// What went wrong with one delivery, as reported to [`Worker::on_error`].
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive] // so that fields can be added
-pub struct Failure<'a> {
-    /// What went wrong.
-    pub error: &'a Error,
-    /// The delivery's messages, at least one.
-    pub messages: &'a [Message],
-}
-
 type Decode<T> = Box<dyn Fn(&Delivery) -> Result<T> + Send + Sync>;
 
 /// How one delivery is handled.
@@ -83,13 +81,16 @@ struct Runner<T, H> {
     timeout: Option<Duration>,
     cancel_on_lease_lost: bool,
     on_error: Box<dyn Fn(Failure<'_>) + Send + Sync>,
+    /// Whether a handler has returned [`Outcome::Stop`].
+    stopped: AtomicBool,
 }
 
-impl<T, H, Fut, E, S> Worker<T, H, S>
+impl<T, H, Fut, R, E, S> Worker<T, H, S>
 where
     T: Send + 'static,
     H: Fn(Job<T>) -> Fut + Send + Sync,
-    Fut: Future<Output = Result<Ack, E>> + Send,
+    Fut: Future<Output = Result<R, E>> + Send,
+    R: Into<Outcome>,
     E: Into<BoxError>,
     S: Future<Output = ()> + Send,
 {
@@ -108,8 +109,14 @@ where
         decoder: impl Fn(&Delivery) -> Result<T> + Send + Sync + 'static,
         handler: H,
     ) -> Self {
-        let decode = Box::new(decoder);
-        let runner = Runner { decode, handler, timeout: None, cancel_on_lease_lost: true, on_error: Box::new(|_| {}) };
+        let runner = Runner {
+            decode: Box::new(decoder),
+            handler,
+            timeout: None,
+            cancel_on_lease_lost: true,
+            on_error: Box::new(|_| {}),
+            stopped: AtomicBool::new(false),
+        };
         Self { stream, concurrency: 16, runner }
     }
 
@@ -137,7 +144,7 @@ where
         self
     }
 
-    /// Runs until the stream ends; then waits for the handlers in flight.
+    /// Runs until the stream ends or a handler returns [`Outcome::Stop`]; then waits for the handlers in flight.
     ///
     /// # Errors
     /// The error that ended the stream. With [`OnRequeue::Stop`](crate::OnRequeue::Stop) the first failure of a decode, a
@@ -167,6 +174,11 @@ where
                         end = Some(Err(first(end, error)));
                     }
                 }
+                // Nobody has to be woken for it: only what was just polled can have set it.
+                () = poll_fn(|_| runner.poll_stopped()), if end.is_none() => {
+                    stream.as_mut().close();
+                    end = Some(Ok(()));
+                }
                 item = stream.next(), if end.is_none() && in_flight.len() < concurrency => match item {
                     Some(Ok(delivery)) => in_flight.push(runner.run(delivery)),
                     Some(Err(error)) => end = Some(Err(error)),
@@ -186,11 +198,12 @@ fn first(end: Option<Result<()>>, error: Error) -> Error {
     }
 }
 
-impl<T, H, Fut, E> Runner<T, H>
+impl<T, H, Fut, R, E> Runner<T, H>
 where
     T: Send,
     H: Fn(Job<T>) -> Fut + Send + Sync,
-    Fut: Future<Output = Result<Ack, E>> + Send,
+    Fut: Future<Output = Result<R, E>> + Send,
+    R: Into<Outcome>,
     E: Into<BoxError>,
 {
     /// Decodes, handles and settles one delivery; returns the error that outranks the others.
@@ -205,6 +218,9 @@ where
         if let Err(error) = &handled {
             self.report(error, held.messages());
         }
+        if let Ok(Outcome::Stop(_)) = handled {
+            self.stopped.store(true, Ordering::Relaxed); // at once: settling may take its time
+        }
         let settled = match held.take() {
             Some(delivery) => settle(delivery, &handled).await,
             None => Ok(()), // the handler took it
@@ -215,7 +231,12 @@ where
         handled.and(settled)
     }
 
-    async fn handle(&self, value: T, held: &Arc<Held>) -> Result<Ack> {
+    /// Ready once a handler has returned [`Outcome::Stop`].
+    fn poll_stopped(&self) -> Poll<()> {
+        if self.stopped.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    async fn handle(&self, value: T, held: &Arc<Held>) -> Result<Outcome> {
         let job = Job::new(value, Arc::clone(held));
         // Asked for before the handler may take the delivery.
         let lease_lost = match self.cancel_on_lease_lost {
@@ -229,7 +250,7 @@ where
             }
         };
         let handler = async {
-            (self.handler)(job).await.map_err(|error| {
+            (self.handler)(job).await.map(Into::into).map_err(|error| {
                 let message = format!("the handler failed on message {}", held.messages()[0].id());
                 Error::new(ErrorKind::Handler, message).with_source(error)
             })
@@ -255,16 +276,10 @@ where
     }
 
     fn report(&self, error: &Error, messages: &[Message]) {
-        let message = &messages[0];
-        tracing::warn!(
-            error = chain(error),
-            topic = message.topic(),
-            message.id = %message.id(),
-            attempt = message.attempt(),
-            "a delivery failed"
-        );
+        let failure = Failure { error, messages };
+        failure.trace();
         let reported = catch_panic_now(Operation::Handle, || {
-            (self.on_error)(Failure { error, messages });
+            (self.on_error)(failure);
             Ok(())
         });
         if let Err(error) = reported {
@@ -274,9 +289,9 @@ where
 }
 
 /// Settles by the handler's answer, or requeues with its error as the reason.
-async fn settle(delivery: Delivery, handled: &Result<Ack>) -> Result<()> {
+async fn settle(delivery: Delivery, handled: &Result<Outcome>) -> Result<()> {
     match handled {
-        Ok(ack) => delivery.settle(ack.clone()).await,
+        Ok(outcome) => delivery.settle(outcome.ack().clone()).await,
         Err(error) if error.kind() == ErrorKind::LeaseLost => Ok(()), // nothing is left to settle
         Err(error) => delivery.settle(Ack::Requeue(Requeue::default().with_reason(chain(error)))).await,
     }

@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc};
 
-use pgqueue_core::{Ack, BoxError, Error, ErrorKind, Job, Message, MessageId, Result, Worker, subscribe};
+use pgqueue_core::{BoxError, Error, ErrorKind, Job, Message, MessageId, Outcome, Result, Worker, subscribe};
 use serde::de::DeserializeOwned;
 use tokio::{sync::watch, time::Instant};
 
@@ -103,8 +103,8 @@ impl MemoryQueue {
         }
     }
 
-    /// Runs `handler` on the messages of a subscription, one at a time, until nothing is due. What the handler requeues
-    /// with a delay, or fails on, stays for later. Waits for what other consumers have in hand.
+    /// Runs `handler` on the messages of a subscription, one at a time, until nothing is due or the handler returns
+    /// [`Outcome::Stop`]. What the handler requeues with a delay, or fails on, stays for later. Waits for what other consumers have in hand.
     ///
     /// A handler that fails or panics, or is never called because a payload cannot be decoded, is no error here, as it is
     /// none to a [`Worker`]: look at [`pending`](Self::pending), [`acked`](Self::acked) and
@@ -115,11 +115,12 @@ impl MemoryQueue {
     ///
     /// # Cancel safety
     /// Dropping the future drops the handler; its message is requeued at once.
-    pub async fn drain<T, H, Fut, E>(&self, subscription: &str, handler: H) -> Result<()>
+    pub async fn drain<T, H, Fut, R, E>(&self, subscription: &str, handler: H) -> Result<()>
     where
         T: DeserializeOwned + Send + 'static,
         H: Fn(Job<T>) -> Fut + Send + Sync,
-        Fut: Future<Output = Result<Ack, E>> + Send,
+        Fut: Future<Output = Result<R, E>> + Send,
+        R: Into<Outcome>,
         E: Into<BoxError>,
     {
         let options = managing(self.advanced(subscription, |subscription| subscription.options.clone()))?;

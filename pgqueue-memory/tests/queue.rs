@@ -80,6 +80,18 @@ async fn drain_ends_when_nothing_is_due() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn drain_ends_after_a_stop() {
+    use pgqueue_core::Outcome::{Continue, Stop};
+
+    let queue = queue(|s| s).await;
+    publish(&queue, &["1", "2", "3"]).await;
+    let stop_at_2 = async |job: Job<u8>| Ok::<_, &str>(if job.value == 2 { Stop(Ack::Ok) } else { Continue(Ack::Ok) });
+    queue.drain("s", stop_at_2).await.unwrap();
+    assert_eq!(payloads(&queue.acked("s").unwrap()), ["1", "2"]);
+    assert_eq!(payloads(&queue.pending("s").unwrap()), ["3"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_state_of_a_message_can_be_looked_at() {
     let queue = queue(|s| s).await;
     publish(&queue, &["a", "b", "c", "d", "e"]).await;

@@ -4,12 +4,15 @@
 
 mod acks;
 mod errors;
+mod failure;
 mod limits;
 mod listen;
 mod listen_again;
+mod outcome;
 mod panics;
 mod publisher;
 mod retry;
+mod router;
 mod script;
 mod send;
 mod stop;
