@@ -7,6 +7,7 @@ use std::{
     fmt::{self, Write as _},
     iter,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
 };
 
 /// The result of everything in pgqueue that can fail.
@@ -38,7 +39,7 @@ struct Inner {
     operation: Option<Operation>,
     message: Cow<'static, str>,
     transient: bool,
-    source: Option<BoxError>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// What went wrong.
@@ -150,7 +151,13 @@ impl Error {
     /// Keeps `source` as the cause, so that callers can downcast to the client's own error.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(source.into().into());
+        self
+    }
+
+    /// Keeps as the cause an error that others keep too.
+    pub(crate) fn with_shared_source(mut self, source: Arc<Self>) -> Self {
+        self.0.source = Some(source);
         self
     }
 

@@ -2,7 +2,7 @@
 //!
 //! This crate knows no database. It defines what a driver implements ([`SubscriptionDriver`], [`Acker`],
 //! [`Publisher`]), and what its users work with: [`subscribe`] turns a driver into a [`ConsumeStream`] of
-//! [`Delivery`]s, and a [`Worker`] runs a handler on each.
+//! [`Delivery`]s, and a [`Worker`] runs a handler on each; a [`WorkerPool`] looks after several workers.
 //!
 //! ```
 //! use pgqueue_core::{Ack, BoxError, Job, PublisherExt, Result, Subscription, Topic, Worker, subscribe};
@@ -65,6 +65,7 @@ mod limits;
 mod message;
 mod new_message;
 mod outcome;
+mod pool;
 mod publisher;
 mod requeue_watch;
 mod retention;
@@ -97,6 +98,7 @@ pub use limits::{MAX_HEADER_VALUE_BYTES, MAX_LABELS, MAX_NAME_BYTES, MAX_PAYLOAD
 pub use message::Message;
 pub use new_message::{Due, NewMessage};
 pub use outcome::Outcome;
+pub use pool::{PoolState, PoolStatus, PoolStop, WorkerPool};
 pub use publisher::{Publisher, PublisherExt};
 pub use retention::Retention;
 pub use retry::{RetryConfig, RetryPolicy};

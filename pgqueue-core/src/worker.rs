@@ -39,7 +39,8 @@ use crate::{
 ///
 /// Whatever goes wrong is reported to [`on_error`](Self::on_error) and to `tracing`, and consuming goes on, unless the
 /// stream's policy is [`OnRequeue::Stop`](crate::OnRequeue::Stop). Handlers run concurrently on the task that runs the
-/// worker, not in parallel: run several workers, or spawn inside the handler, to use more cores.
+/// worker, not in parallel: run several workers, as a [`WorkerPool`](crate::WorkerPool) does, or spawn inside the handler, to
+/// use more cores.
 ///
 /// A topic of several kinds of messages has a handler for each in a [`Router`](crate::Router).
 ///

@@ -1,4 +1,5 @@
-//! Core against a scripted store, on the paused clock: everything that needs no real driver.
+//! Core against a scripted store, on the paused clock: everything that needs no real driver. Pools, whose workers compete for
+//! messages, are tested against the memory driver.
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test that meets the unexpected should stop there")]
 
@@ -10,6 +11,9 @@ mod listen;
 mod listen_again;
 mod outcome;
 mod panics;
+mod pool;
+mod pool_crashes;
+mod pool_size;
 mod publisher;
 mod retry;
 mod router;
