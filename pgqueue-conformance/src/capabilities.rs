@@ -87,6 +87,7 @@ capabilities! {
     Concurrent, with_concurrent: "Several consumers share a subscription, and each message goes to one of them";
     Keys, with_keys: "Subscriptions may be ordered [by key](pgqueue_core::Order::ByKey)";
     TotalOrder, with_total_order: "Subscriptions may be ordered [in total](pgqueue_core::Order::Total)";
+    StableTotalOrder, with_stable_total_order: "Subscriptions may be ordered [in stable total order](pgqueue_core::Order::StableTotal)";
     Durable, with_durable: "The queue survives [`reopen`](crate::Harness::reopen)";
     Transactional, with_transactional: "Messages can be [published in a transaction](crate::Harness::publish_uncommitted)";
     Disconnectable, with_disconnectable: "Connections can be [cut](crate::Harness::disconnect), and come back";

@@ -57,8 +57,14 @@ pub enum Order {
     /// Keys share the topic's [buckets](crate::Topic::with_buckets): a message that fails holds back its bucket until it
     /// succeeds or is dead-lettered. A message without a key waits for none.
     ByKey,
-    /// Strictly in publishing order, one delivery at a time.
+    /// Strictly in publishing order, one delivery at a time. What is committed late comes late.
     Total,
+    /// Strictly in one order that is the same for every subscription, whenever and wherever it starts, one delivery at a time:
+    /// for those who rebuild a state from a log.
+    ///
+    /// Where publishers have transactions, it is by transaction, and waits for those that began earlier and are still open.
+    /// Only what was dead-lettered and redriven comes behind its place.
+    StableTotal,
 }
 
 impl fmt::Display for Order {
@@ -67,6 +73,7 @@ impl fmt::Display for Order {
             Self::Unordered => "unordered",
             Self::ByKey => "by key",
             Self::Total => "total",
+            Self::StableTotal => "stable total",
         })
     }
 }

@@ -43,7 +43,7 @@ impl SubscriptionState {
     pub(crate) fn new(options: Subscription, buckets: u16) -> Self {
         let (ordered, unordered) = match options.order() {
             Order::ByKey => (buckets, 1),
-            Order::Total => (1, 0),
+            Order::Total | Order::StableTotal => (1, 0),
             _ => (0, 1),
         };
         let lanes = std::iter::repeat_with(|| Lane::new(true)).take(usize::from(ordered));

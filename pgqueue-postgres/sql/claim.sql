@@ -209,6 +209,56 @@ begin
 end
 $$;
 
+-- As `look`, in stable total order: by transaction and id, of transactions before the oldest that is in progress anywhere, as none
+-- of those can still come before what is handed out. A run ends where ids descend, as a lease has them ascending.
+create function pgqueue.look_stable(s pgqueue.subscription, c pgqueue.cursor, v_most int) returns pgqueue.looked
+language plpgsql
+as $$
+declare
+  v_key constant text := s.key;
+  v_kinds constant text[] := s.kinds;
+  v_tags_any constant text[] := s.tags_any;
+  v_tags_all constant text[] := s.tags_all;
+  v_rest constant jsonb := s.rest;
+  v_examines constant int := case when s.selector is null and c.late_seen is null then v_most else 10000 end;
+  v_xmin constant xid8 := pg_snapshot_xmin(pg_current_snapshot());
+  v_ids bigint[] := '{}';
+  v_examined int := 0;
+  v_is_end boolean := true;
+  m record;
+begin
+  -- A later snapshot, which sees all that ended before.
+  for m in
+    select l.id, l.xact,
+           (c.late_seen is null or not pg_visible_in_snapshot(l.xact, c.late_seen))
+             and pgqueue.selects(v_key, v_kinds, v_tags_any, v_tags_all, v_rest, l.key, l.kind, l.tags, l.payload) as is_selected
+    from pgqueue.log l
+    where l.topic = s.topic and (l.xact, l.id) > (c.upto, c.top) and l.xact < v_xmin
+    order by l.xact, l.id limit v_examines
+  loop
+    if m.is_selected and cardinality(v_ids) > 0 and (cardinality(v_ids) = v_most or m.id < v_ids[cardinality(v_ids)]) then
+      v_is_end := false;
+      exit;
+    end if;
+    v_examined := v_examined + 1;
+    c.upto := m.xact;
+    c.top := m.id;
+    if m.is_selected then
+      v_ids := v_ids || m.id;
+    end if;
+  end loop;
+  if v_is_end and v_examined < v_examines then
+    c.upto := greatest(c.upto, v_xmin);            -- nothing else is before this
+    c.top := 0;
+  end if;
+  c.seen := format('%1$s:%1$s:', greatest(c.upto, '3'));
+  if pg_snapshot_xmax(c.late_seen) <= c.upto then
+    c.late_seen := null;
+  end if;
+  return (v_ids, null::text, v_examined = v_examines, c);
+end
+$$;
+
 -- Takes retries of the lane that has no order in hand, of those that are due, and returns their leases: several, a few whose last holder died, or one
 -- that has outlived two.
 create function pgqueue.hold_ready(s pgqueue.subscription, v_owner uuid, v_token uuid, v_most int, v_suspects boolean)
@@ -284,7 +334,7 @@ create type pgqueue.claimed as (
   scheduled    bigint,
   attempt      int,
   suspect      int,                                -- how often its holder died: greater than 0 after a crash
-  place        text,                               -- in the first row of a lease: what makes positions of its ids
+  place        text,                               -- what makes positions of the ids, until another is said: in the first row of a lease
   delivered_at timestamptz,
   requeued_at  timestamptz,
   published_at timestamptz,
@@ -328,6 +378,8 @@ declare
   s pgqueue.subscription;
   c pgqueue.cursor;
   l pgqueue.lease;
+  v_is_stable boolean;
+  v_is_total boolean;                              -- that too
   v_lanes int := 0;
   v_lane int;
   v_left int := v_most;
@@ -359,6 +411,8 @@ begin
   if not found then
     raise exception 'subscription % does not exist', v_subscription using errcode = 'PQ002';
   end if;
+  v_is_stable := s.ordering = 'stable total';
+  v_is_total := v_is_stable or s.ordering = 'total';
   if v_arming then
     v_writers := exists (
       select from pg_locks
@@ -369,10 +423,10 @@ begin
 
   if s.ordering = 'by key' then
     v_lanes := (select buckets from pgqueue.topic where id = s.topic);
-  elsif s.ordering = 'total' then
+  elsif v_is_total then
     v_lanes := 1;
   end if;
-  if s.ordering <> 'total' then
+  if not v_is_total then
     v_lanes := v_lanes + 1;                        -- what has no order
     if not v_fresh_first then
       v_held := pgqueue.hold_ready(s, v_owner, v_token, v_most, v_suspects);
@@ -385,7 +439,7 @@ begin
 
   -- Look at lane after lane without writing: `upto` must be drawn after the last look.
   for i in 0 .. v_lanes - 1 loop
-    v_lane := (v_first_lane + i) % v_lanes - case when s.ordering = 'total' then 0 else 1 end;
+    v_lane := (v_first_lane + i) % v_lanes - case when v_is_total then 0 else 1 end;
     if not pg_try_advisory_xact_lock(pgqueue.lane_key(s.id, v_lane)) then
       v_busy := true;
       continue;
@@ -398,8 +452,8 @@ begin
     if v_lane >= 0 then
       select * into l from pgqueue.lease
       where subscription = s.id and lane = v_lane and lane >= 0 and id >= c.floor
-      order by rank, ids[1] limit 1;
-      if l.rank <= c.top then
+      order by ready_at is not null, rank, ids[1] limit 1;   -- one in hand holds back all others
+      if l.rank <= c.top or (l.id is not null and v_is_stable) then
         -- What is first in its lane goes first, or nothing does.
         if l.ready_at <= v_now and (l.suspect = 0 or (v_suspects and v_left = v_most)) then
           v_size := least(v_left, cardinality(l.ids));
@@ -413,7 +467,7 @@ begin
       end if;
     end if;
 
-    v_looked := pgqueue.look(s, c, l.rank, v_left);
+    v_looked := case when v_is_stable then pgqueue.look_stable(s, c, v_left) else pgqueue.look(s, c, l.rank, v_left) end;
     if (v_looked).ids <> '{}' then
       v_left := v_left - cardinality((v_looked).ids);
       v_found := v_found || v_looked;
@@ -425,7 +479,7 @@ begin
       v_left := v_left - v_size;
       v_found := v_found || v_looked;
     elsif c.moved_at < v_now - interval '1 second' and (
-      (v_looked).moved.top > c.top
+      (v_looked).moved.top > c.top or (v_is_stable and (v_looked).moved.upto > c.upto)
       -- A transaction ended that this lane waited to see: the log need not keep what it left elsewhere.
       or (pg_snapshot_xmin(c.seen) < c.upto and pg_snapshot_xmin((v_looked).moved.seen) > pg_snapshot_xmin(c.seen))
     ) or (v_looked).more then
@@ -455,15 +509,15 @@ begin
       c.n := c.n + 1;
       c.moved_at := v_now;
       c.upto := coalesce(c.upto, v_xact);
-      if c.late_seen is not null then
+      if c.late_seen is not null and not v_is_stable then
         c.late_upto := coalesce(c.late_upto, v_xact);
       end if;
       if (v_looked).ids <> '{}' then
         insert into pgqueue.lease (subscription, lane, rank, token, owner, claimed_at, alone, ids, place)
         values (s.id, c.lane, (v_looked).ids[1], v_token, v_owner, v_now, v_alone, (v_looked).ids,
-                concat_ws('-', v_xact, coalesce(c.late_seen, c.seen), (v_looked).before))
+                case when not v_is_stable then concat_ws('-', v_xact, coalesce(c.late_seen, c.seen), (v_looked).before) end)
         returning * into l;
-        if (v_looked).before is not null or s.selector is not null or (s.ordering = 'by key' and l.lane < 0) then
+        if (v_looked).before is not null or s.selector is not null or v_is_stable or (s.ordering = 'by key' and l.lane < 0) then
           v_held := v_held || l.id;
         -- Else what the cursor has seen from the first to the last of them, read as the range that it is.
         elsif s.ordering = 'by key' then
@@ -496,7 +550,7 @@ begin
       end if;
     end loop;
   end if;
-  if v_left = v_most and v_fresh_first and s.ordering <> 'total' then
+  if v_left = v_most and v_fresh_first and not v_is_total then
     v_held := pgqueue.hold_ready(s, v_owner, v_token, v_most, v_suspects);
   end if;
 
@@ -511,7 +565,7 @@ begin
 
   if v_held <> '{}' then
     return query
-      select h.id, h.lane, m.id, m.scheduled, coalesce(h.prior[u.n], 0) + 1, h.suspect, case when u.n = 1 then h.place end, h.delivered_at, h.requeued_at,
+      select h.id, h.lane, m.id, m.scheduled, coalesce(h.prior[u.n], 0) + 1, h.suspect, case when v_is_stable then lpad(m.xact::text, 20, '0') || '.' when u.n = 1 then h.place end, h.delivered_at, h.requeued_at,
              m.published_at, m.key, m.kind, m.tags, m.headers::text, m.payload,
              null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
       from pgqueue.lease h
@@ -520,7 +574,7 @@ begin
       where h.id = any (v_held) and not h.kept
       order by h.id, u.n;
     return query
-      select h.id, h.lane, m.id, m.scheduled, coalesce(h.prior[u.n], 0) + 1, h.suspect, case when u.n = 1 then h.place end, h.delivered_at, h.requeued_at,
+      select h.id, h.lane, m.id, m.scheduled, coalesce(h.prior[u.n], 0) + 1, h.suspect, case when v_is_stable then lpad(m.xact::text, 20, '0') || '.' when u.n = 1 then h.place end, h.delivered_at, h.requeued_at,
              m.published_at, m.key, m.kind, m.tags, m.headers::text, m.payload,
              null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
       from pgqueue.lease h
@@ -529,6 +583,12 @@ begin
       where h.id = any (v_held) and h.kept
       order by h.id, u.n;
   elsif v_left = v_most then
+    -- What waits for others to end comes when they do, though nobody rings.
+    v_writers := v_writers or (
+      v_is_stable and exists (
+        select from pgqueue.log where topic = s.topic and xact >= pg_snapshot_xmin(pg_current_snapshot()) order by xact, id limit 1
+      )
+    );
     v_waits_until := least(
       (
         select ready_at from pgqueue.lease

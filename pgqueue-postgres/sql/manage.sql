@@ -49,7 +49,7 @@ $$;
 -- position: the id of a message, and where it was handed out, how the log stood then:
 -- `id-upto-seen`, and of a latecomer `id-late_upto-late_seen-top-upto-seen`.
 -- Before the caller draws its transaction id: nobody who draws one later has an id up to `top`.
-create function pgqueue.start(t pgqueue.topic, v_start text, out c pgqueue.cursor)
+create function pgqueue.start(t pgqueue.topic, v_start text, v_ordering text, out c pgqueue.cursor)
 language plpgsql
 as $$
 declare
@@ -57,6 +57,30 @@ declare
   e pgqueue.extent;
 begin
   c.floor := 0;
+  if v_ordering = 'stable total' then
+    -- After `xact.id`; what is visible already is before now.
+    if v_start is null then
+      c.late_seen := pg_current_snapshot();
+      c.upto := pg_snapshot_xmin(c.late_seen);
+      c.top := 0;
+    elsif v_start = '' or v_start ~ '^\d{20}\.\d{19}$' then
+      c.upto := coalesce(nullif(ltrim(split_part(v_start, '.', 1), '0'), ''), '0'); -- which would mean octal
+      c.top := coalesce(nullif(split_part(v_start, '.', 2), ''), '0');
+    else
+      raise exception 'the position % is not one in stable total order', quote_literal(v_start) using errcode = 'PQ006';
+    end if;
+    c.seen := format('%1$s:%1$s:', greatest(c.upto, '3'));
+    if c.upto > pg_snapshot_xmax(pg_current_snapshot()) then
+      raise exception 'the position % lies beyond the end of the log', quote_literal(v_start)
+        using errcode = 'PQ006', hint = 'It comes from another database, or from one that was restored since.';
+    end if;
+    select * into e from pgqueue.extent where topic = t.id;
+    if v_start <> '' and (e.trimmed[1] > c.upto or (e.trimmed[1] = c.upto and e.trimmed_id > c.top)) then
+      raise exception 'the log of topic % does not have all any more that came after the position %', quote_literal(t.name), quote_literal(v_start)
+        using errcode = 'PQ005', hint = 'Start from the beginning of what is retained, or retain more.';
+    end if;
+    return;
+  end if;
   if v_start is null or v_start = '' then
     select case when v_start is null then pgqueue.last_id(t.id, 0) else 0 end, pg_current_snapshot() into c.top, c.seen;
     return;
@@ -133,7 +157,7 @@ begin
     if not found then
       raise exception 'topic % does not exist', quote_literal(v_topic) using errcode = 'PQ001', hint = 'Create it first.';
     end if;
-    c := pgqueue.start(t, v_start);
+    c := pgqueue.start(t, v_start, v_ordering);
     perform from pgqueue.topic where id = t.id for key share;
     if not found then
       raise exception 'topic % does not exist', quote_literal(v_topic) using errcode = 'PQ001', hint = 'Create it first.';
@@ -152,7 +176,7 @@ begin
       select v_id, lane, 1, c.top, c.seen, coalesce(c.upto, v_upto, pg_current_xact_id()), c.late_seen, c.late_upto, c.late_after, 0,
              clock_timestamp()
       from generate_series(
-        case v_ordering when 'total' then 0 else -1 end,
+        case when v_ordering in ('total', 'stable total') then 0 else -1 end,
         case v_ordering when 'unordered' then -1 when 'by key' then t.buckets - 1 else 0 end
       ) lane;
     end if;

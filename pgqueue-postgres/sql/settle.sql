@@ -19,8 +19,8 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 begin
-  insert into pgqueue.kept (subscription, id, published_at, scheduled, key, kind, tags, headers, payload)
-  select s.id, m.id, m.published_at, m.scheduled, m.key, m.kind, m.tags, m.headers, m.payload
+  insert into pgqueue.kept (subscription, id, xact, published_at, scheduled, key, kind, tags, headers, payload)
+  select s.id, m.id, m.xact, m.published_at, m.scheduled, m.key, m.kind, m.tags, m.headers, m.payload
   from pgqueue.subscription s
   join pgqueue.log m on m.topic = s.topic and m.id = any (v_ids)
   where s.id = v_subscription

@@ -40,10 +40,29 @@ begin atomic
   order by d.died_at, d.id;
 end;
 
+-- What waits in stable total order, in no particular order, whether it may go yet or not.
+create function pgqueue.stable_ids(s pgqueue.subscription, c pgqueue.cursor, v_most int) returns bigint[]
+language plpgsql stable
+as $$
+begin
+  return array(
+    select l.id from (
+      select * from pgqueue.log
+      where topic = s.topic and (xact, id) > (c.upto, c.top)
+      order by xact, id limit case when s.selector is null then v_most else 10000 end
+    ) l
+    where (c.late_seen is null or not pg_visible_in_snapshot(l.xact, c.late_seen))
+      and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, s.rest, l.key, l.kind, l.tags, l.payload)
+    limit v_most
+  );
+end
+$$;
+
 -- How a subscription stands. Waiting messages are counted up to `v_most`, so that a look costs the same whatever the backlog.
 create function pgqueue.stats(v_subscription bigint, v_most int default 10000)
 returns table (
-  waiting bigint, waiting_is_exact boolean, oldest_ms bigint, in_flight bigint, retrying bigint, dead bigint, consumers bigint
+  waiting bigint, waiting_is_exact boolean, oldest_ms bigint, in_flight bigint, retrying bigint, dead bigint, consumers bigint,
+  held_back bigint
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -69,7 +88,8 @@ begin
     ), fresh as (
       select f.id from newest
       cross join lateral unnest(
-        pgqueue.late_ids(s, bucket, c, v_most) || pgqueue.fresh_ids(s, bucket, (c).top, look_end, v_most + 1)
+        case when s.ordering = 'stable total' then pgqueue.stable_ids(s, c, v_most + 1)
+             else pgqueue.late_ids(s, bucket, c, v_most) || pgqueue.fresh_ids(s, bucket, (c).top, look_end, v_most + 1) end
       ) f (id)
       order by f.id limit v_most + 1
     ), held as (
@@ -93,6 +113,11 @@ begin
            (
              select count(*) from pgqueue.owner o
              where o.subscription = s.id and o.beat_at > clock_timestamp() - o.lease_ms * interval '1 millisecond'
+           ),
+           (
+             select count(*) from pgqueue.log l
+             where s.ordering = 'stable total' and l.topic = s.topic and l.xact >= pg_snapshot_xmin(pg_current_snapshot())
+               and l.id in (select id from fresh)
            )
     from fresh f;
 end

@@ -44,7 +44,7 @@ create table pgqueue.subscription (
   id           bigint generated always as identity primary key,
   name         text not null unique,
   topic        bigint not null references pgqueue.topic,
-  ordering     text not null check (ordering in ('unordered', 'by key', 'total')),
+  ordering     text not null check (ordering in ('unordered', 'by key', 'total', 'stable total')),
   batch        int not null,
   prefetch     int not null,
   lease_ms     bigint not null,
@@ -67,6 +67,8 @@ create index on pgqueue.subscription (topic);
 
 -- How far a lane has been handed out. Append-only, the newest `n` wins: a hot row is never updated.
 -- The invariant: every message of the lane with an id up to `top` that `seen` sees was handed out exactly once, and no other.
+-- In stable total order: every message up to `(upto, top)`, by transaction and id; `seen` sees the transactions before `upto`, and
+-- `late_seen` what was there when the subscription started.
 create table pgqueue.cursor (
   subscription bigint not null,
   lane         int not null,                       -- -1: what has no order; else the lane of an ordered subscription
@@ -140,6 +142,7 @@ create table pgqueue.owner (
 create table pgqueue.kept (
   subscription bigint not null,
   id           bigint not null,
+  xact         xid8 not null,
   published_at timestamptz not null,
   scheduled    bigint,
   key          text,

@@ -97,7 +97,8 @@ begin
     -- One statement, one snapshot: what was handed out by then is in a lease by then, or done. Without subscriptions, all that
     -- is there has been passed.
     with newest as (
-      select distinct on (c.subscription, c.lane) c.top, c.seen
+      -- In stable total order, `seen` alone says what was passed.
+      select distinct on (c.subscription, c.lane) case when s.ordering <> 'stable total' then c.top end as top, c.seen
       from pgqueue.cursor c join pgqueue.subscription s on s.id = c.subscription
       where s.topic = v_topic
       order by c.subscription, c.lane, c.n desc

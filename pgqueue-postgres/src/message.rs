@@ -38,7 +38,11 @@ fn content<R: Row>(row: &R, first: usize) -> Result<NewMessage> {
 /// The position of a message, from which a subscription may start: [`place`](crate::statement::CLAIM) says how the log stood when
 /// it was handed out. The id is as wide as any, so that positions compare as texts.
 fn position(id: i64, place: Option<&str>) -> Position {
-    Position::new(place.map_or_else(|| format!("{id:019}"), |place| format!("{id:019}-{place}")))
+    Position::new(match place {
+        None => format!("{id:019}"),
+        Some(transaction) if transaction.ends_with('.') => format!("{transaction}{id:019}"), // in stable total order
+        Some(place) => format!("{id:019}-{place}"),
+    })
 }
 
 fn message<R: Row>(

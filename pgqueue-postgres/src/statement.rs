@@ -59,6 +59,6 @@ pub(crate) const PURGE: &str = "select pgqueue.purge($1)";
 pub(crate) const EXPIRE_LEASES: &str = "select pgqueue.expire_leases($1)";
 
 pub(crate) const STATS: &str = "\
-    select waiting, waiting_is_exact, oldest_ms, in_flight, retrying, dead, consumers from pgqueue.stats($1)";
+    select waiting, waiting_is_exact, oldest_ms, in_flight, retrying, dead, consumers, held_back from pgqueue.stats($1)";
 
 pub(crate) const HORIZON_HOLDER: &str = "select what, who, age_xids, since from pgqueue.horizon_holder()";

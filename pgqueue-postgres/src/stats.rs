@@ -28,6 +28,9 @@ pub struct SubscriptionStats {
     pub dead: u64,
     /// How many consumers live: have beaten within their lease.
     pub consumers: u64,
+    /// How many of those waiting in [stable total order](pgqueue_core::Order::StableTotal) do so for transactions that are still
+    /// open, anywhere on the server: [`horizon_holder`](crate::PgQueue::horizon_holder) may say whose.
+    pub held_back: u64,
 }
 
 /// What keeps vacuum from removing what the queue has deleted.
@@ -62,6 +65,7 @@ impl SubscriptionStats {
             retrying: count(row, 4)?,
             dead: count(row, 5)?,
             consumers: count(row, 6)?,
+            held_back: count(row, 7)?,
         })
     }
 }

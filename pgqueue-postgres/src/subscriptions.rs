@@ -14,6 +14,7 @@ fn ordering(order: Order) -> Result<&'static str> {
         Order::Unordered => Ok("unordered"),
         Order::ByKey => Ok("by key"),
         Order::Total => Ok("total"),
+        Order::StableTotal => Ok("stable total"),
         other => {
             Err(Error::new(ErrorKind::Invalid, format!("the order {other} is not one that PostgreSQL queues know")))
         }
@@ -25,6 +26,7 @@ fn order(ordering: &str) -> Result<Order> {
         "unordered" => Ok(Order::Unordered),
         "by key" => Ok(Order::ByKey),
         "total" => Ok(Order::Total),
+        "stable total" => Ok(Order::StableTotal),
         other => Err(Error::new(ErrorKind::Fatal, format!("the order {other:?} is newer than this binary"))),
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::join;
-use pgqueue_core::{ConsumeStream, ErrorKind, NewMessage, Order, Publisher, Subscription, Topic};
+use pgqueue_core::{Ack, ConsumeStream, ErrorKind, NewMessage, Order, Publisher, Subscription, Topic};
 use pgqueue_postgres::{Client, ClientError, ListenerConnection, Options, Parameter, PgQueue};
 use pgqueue_testserver::Server;
 use pgqueue_tokio_postgres::TokioPostgres;
@@ -29,6 +29,7 @@ on_both_clients!(
     who_sleeps_for_long_is_armed_once,
     a_lease_whose_claim_is_answered_late_is_kept,
     a_lane_goes_on_when_a_lease_is_lost_and_claimed_again,
+    a_lane_hands_out_one_redriven_message_at_a_time,
     who_answers_for_a_lost_lease_spoils_nothing_for_the_next,
 );
 
@@ -215,6 +216,24 @@ async fn a_lane_goes_on_when_a_lease_is_lost_and_claimed_again<C: Client>() {
         publish(2).await;
         assert_eq!(at_once(&mut stream, 2).await, HashSet::from([1, 2]), "{order}");
     }
+}
+
+async fn a_lane_hands_out_one_redriven_message_at_a_time<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    let mut stream = consume(&queue, invoices().with_order(Order::Total).with_prefetch(1)).await;
+    let ids = publish_numbers(&queue, [1, 2]).await;
+    for _ in 0..2 {
+        next(&mut stream).await.settle(Ack::reject("dead")).await.unwrap();
+    }
+    queue.redrive_one("invoices", &ids[1]).await.unwrap();
+    let second = next(&mut stream).await;
+    // Both stand behind the same messages, and this one is the older.
+    queue.redrive_one("invoices", &ids[0]).await.unwrap();
+    quiet(&mut stream).await;
+    let in_hand = database.sql("select count(*) from pgqueue.lease where owner is not null").await.unwrap();
+    assert_eq!(in_hand, "1");
+    second.ok().await.unwrap();
+    assert_eq!(at_once(&mut stream, 1).await, HashSet::from([1]));
 }
 
 async fn who_answers_for_a_lost_lease_spoils_nothing_for_the_next<C: Client>() {

@@ -60,7 +60,7 @@ impl Ledger {
     pub(crate) fn enter(&mut self, at: Duration, entry: Entry) {
         let lane = match self.options.order() {
             Order::ByKey => entry.key.as_ref().map(|key| bucket(key, self.buckets)),
-            Order::Total => Some(0),
+            Order::Total | Order::StableTotal => Some(0),
             _ => None,
         };
         self.last_seat += 1;

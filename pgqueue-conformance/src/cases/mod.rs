@@ -126,6 +126,8 @@ cases! {
     start::the_start_counts_once if Replay + TotalOrder;
     start::unknown_positions_are_refused if Replay + TotalOrder;
     start::late_commits_come_after_every_position_before if Replay + TotalOrder + Transactional;
+    start::stable_total_order_is_the_same_for_everyone if StableTotalOrder + Replay + Transactional;
+    start::stable_total_order_goes_on_when_the_last_writer_ends if StableTotalOrder + Transactional;
 
     crash::lost_connection_releases_its_delivery if Disconnectable + Concurrent;
     crash::acknowledging_after_a_lost_connection_is_an_error_or_done if Disconnectable + Concurrent;

@@ -144,3 +144,53 @@ pub(super) async fn late_commits_come_after_every_position_before(kit: &Kit) -> 
     }
     Ok(())
 }
+
+/// Whoever starts, whenever and wherever, gets the same in the same order, also what was committed late.
+pub(super) async fn stable_total_order_is_the_same_for_everyone(kit: &Kit) -> CaseResult {
+    retain(kit).await?;
+    let stable = |name: &str, start: Start| starting(kit, name, start).with_order(Order::StableTotal);
+    kit.publish(["before"]).await?;
+    let mut stream = kit.consume(&stable("from now", Start::Now)).await?;
+    let late = kit.harness().publish_uncommitted(TOPIC, vec![NewMessage::new("late")]).await?;
+    let texts = numbered(8);
+    kit.publish(&texts[..5]).await?;
+    kit.nothing(&mut stream).await?; // as the late one may come before
+    late.commit().await?;
+    kit.publish(&texts[5..]).await?;
+
+    let mut seen = Vec::new();
+    for _ in 0..9 {
+        let delivery = kit.next(&mut stream).await?;
+        seen.push((text_of(delivery.message()), delivery.message().position().clone()));
+        delivery.ok().await?;
+    }
+    kit.nothing(&mut stream).await?;
+    check!(seen.is_sorted_by_key(|(_, position)| position), "positions do not rise: {seen:?}");
+    let all: Vec<_> = seen.iter().map(|(text, _)| text.clone()).collect();
+    let mut from_the_beginning = kit.consume(&stable("from the beginning", Start::Beginning)).await?;
+    kit.handle(&mut from_the_beginning, ["before"]).await?;
+    kit.handle(&mut from_the_beginning, &all).await?;
+    for (n, (_, position)) in seen.iter().enumerate() {
+        let mut stream = kit.consume(&stable(&format!("after {n}"), Start::After(position.clone()))).await?;
+        kit.handle(&mut stream, &all[n + 1..]).await?;
+    }
+    Ok(())
+}
+
+/// Nobody has to publish again for what waited to come.
+pub(super) async fn stable_total_order_goes_on_when_the_last_writer_ends(kit: &Kit) -> CaseResult {
+    let mut stream = kit.consume(&kit.subscription().with_order(Order::StableTotal)).await?;
+    for commits in [false, true] {
+        let late = kit.harness().publish_uncommitted(TOPIC, vec![NewMessage::new("late")]).await?;
+        kit.publish(["waits"]).await?;
+        kit.nothing(&mut stream).await?;
+        if commits {
+            late.commit().await?;
+            kit.handle(&mut stream, ["late"]).await?;
+        } else {
+            late.rollback().await?;
+        }
+        kit.handle(&mut stream, ["waits"]).await?;
+    }
+    kit.nothing(&mut stream).await
+}

@@ -23,6 +23,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
     .with_replay()
     .with_schedule()
     .with_selectors()
+    .with_stable_total_order()
     .with_total_order()
     .with_unsubscribe();
 

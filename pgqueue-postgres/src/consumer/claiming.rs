@@ -120,8 +120,9 @@ async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Lo
         if runs.last().is_none_or(|run| run.lease != lease) {
             let lane = Some(row.get(1)?).filter(|lane| *lane >= 0);
             runs.push(Run { lease, lane, messages: VecDeque::new() });
-            place = row.read(6)?;
+            place = None;
         }
+        place = row.read(6)?.or(place);
         let message = message::of_claim(row, &found.topic_name, place.as_deref())?;
         if row.get::<i32>(5)? > 0 {
             let (id, attempt) = (message.id(), message.attempt());

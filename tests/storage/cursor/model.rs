@@ -20,6 +20,7 @@ pub(crate) enum Order {
     Unordered,
     ByKey,
     Total,
+    StableTotal,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -181,7 +182,7 @@ impl Model {
         if message.topic != subscription.topic || message.committed.is_none() {
             return Err(format!("{name} gets message {id}, which is of another topic or was not committed"));
         }
-        if !subscription.states.contains_key(&payload) && subscription.order != Order::Unordered {
+        if !subscription.states.contains_key(&payload) && matches!(subscription.order, Order::ByKey | Order::Total) {
             // A publish that began after another committed never comes first.
             let together = |other: &Message| {
                 other.topic == message.topic

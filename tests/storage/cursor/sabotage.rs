@@ -66,7 +66,7 @@ pub(crate) const SABOTAGES: [Sabotage; 12] = [
     Sabotage {
         name: "a lane goes on before its first is settled",
         function: "claim",
-        edits: &[("if l.rank <= c.top then", "if false then")],
+        edits: &[("if l.rank <= c.top or", "if false and")],
     },
     Sabotage {
         name: "anybody may settle",

@@ -76,7 +76,12 @@ impl<'a> World<'a> {
         let mut model = Model::default();
         for (topic, name) in topics.iter().enumerate() {
             control.ask(&format!("select pgqueue.create_topic('{name}', {BUCKETS}, 60000)")).await.unwrap();
-            let mut orders = vec![(Order::Unordered, "unordered"), (Order::ByKey, "by key"), (Order::Total, "total")];
+            let mut orders = vec![
+                (Order::Unordered, "unordered"),
+                (Order::ByKey, "by key"),
+                (Order::Total, "total"),
+                (Order::StableTotal, "stable total"),
+            ];
             if topic > 0 {
                 // Where there is but one, the log's end follows it closely.
                 orders = vec![orders.swap_remove(rng.usize(..orders.len()))];
