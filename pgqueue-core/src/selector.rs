@@ -3,11 +3,11 @@
 use std::{fmt, ops::Not};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{
     Error, ErrorKind, Message, Result,
-    json::{contains, number_at},
+    json::{contains, is_same, number_at},
     limits::{MAX_TEXT_BYTES, check_text},
 };
 
@@ -16,6 +16,9 @@ const MAX_CONDITIONS: usize = 100;
 
 /// How deep conditions may be nested.
 const MAX_DEPTH: usize = 10;
+
+/// How deep the pattern of a payload may be nested.
+const MAX_PATTERN_DEPTH: usize = 50;
 
 /// How many bytes a selector may have as JSON.
 const MAX_BYTES: usize = 64 * 1024;
@@ -185,9 +188,17 @@ impl Selector {
         matches!(&self.0, Condition::And(conditions) if conditions.is_empty())
     }
 
+    /// Whether it is the same selector, though a store may have written its numbers in another way.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let json = |selector: &Self| serde_json::to_value(selector).ok();
+        json(self).zip(json(other)).is_some_and(|(one, other)| is_same(&one, &other))
+    }
+
     /// Whether it selects a message. For drivers that evaluate it themselves; all must answer the same.
     ///
-    /// Numbers are compared as 64-bit integers or floats. A payload that is no JSON matches no condition on payloads.
+    /// Numbers are compared as integers or as 64-bit floats; of those that are no such number exactly, a store may know more. A
+    /// payload that is no JSON matches no condition on payloads, nor does one that has a number beyond every float, U+0000, or is
+    /// nested more than a hundred deep; there too, a store may read more.
     #[must_use]
     pub fn matches(&self, message: &Message) -> bool {
         let mut payload = None;
@@ -277,7 +288,7 @@ impl Condition {
             Self::KindLike(kind) => check_text("selector's kind", kind, 1, MAX_TEXT_BYTES),
             Self::Kinds(kinds) => check("selector's kind", kinds),
             Self::TagsAny(tags) | Self::TagsAll(tags) => check("selector's tag", tags),
-            Self::Payload(Value::Object(members)) => check_members(members),
+            Self::Payload(pattern @ Value::Object(_)) => check_pattern(pattern, MAX_PATTERN_DEPTH),
             Self::Payload(_) => Err(invalid("the selector's pattern of payloads is no JSON object".to_owned())),
             Self::Number { path, to, .. } => {
                 if path.is_empty() {
@@ -292,20 +303,20 @@ impl Condition {
     }
 }
 
-/// No text of a pattern may have U+0000, which PostgreSQL's JSON cannot hold.
-fn check_members(members: &Map<String, Value>) -> Result<()> {
-    fn check(value: &Value) -> Result<()> {
-        match value {
-            Value::String(text) => check_text("selector's text", text, 0, MAX_BYTES),
-            Value::Array(elements) => elements.iter().try_for_each(check),
-            Value::Object(members) => check_members(members),
-            Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
-        }
+/// No text of a pattern may have U+0000, which PostgreSQL's JSON cannot hold, and none may be nested deeper than can be read.
+fn check_pattern(value: &Value, depth: usize) -> Result<()> {
+    let deeper = depth.checked_sub(1).ok_or_else(|| {
+        invalid(format!("the selector's pattern of payloads is nested more than {MAX_PATTERN_DEPTH} deep"))
+    })?;
+    match value {
+        Value::String(text) => check_text("selector's text", text, 0, MAX_BYTES),
+        Value::Array(elements) => elements.iter().try_for_each(|element| check_pattern(element, deeper)),
+        Value::Object(members) => members.iter().try_for_each(|(name, value)| {
+            check_text("selector's member name", name, 0, MAX_TEXT_BYTES)?;
+            check_pattern(value, deeper)
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
     }
-    members.iter().try_for_each(|(name, value)| {
-        check_text("selector's member name", name, 0, MAX_TEXT_BYTES)?;
-        check(value)
-    })
 }
 
 fn invalid(message: String) -> Error {
@@ -428,7 +439,11 @@ mod tests {
             (Selector::payload(json!({"a": "x".repeat(70_000)})), "the limit is 65536"),
             (Selector::number([""; 0], Comparison::Less, 1.0), "says no path"),
             (Selector::number(["n"], Comparison::Less, f64::INFINITY), "compares to inf"),
-            (deep, "nested more than 10 deep"),
+            (deep, "conditions are nested more than 10 deep"),
+            (
+                Selector::payload((0..60).fold(json!({}), |inner, _| json!({"a": [inner]}))),
+                "payloads is nested more than 50 deep",
+            ),
             (Selector(Condition::And(vec![Condition::Key("k".into()); 100])), "more than 100 conditions"),
         ] {
             let error = bad.validate().unwrap_err();
@@ -443,5 +458,16 @@ mod tests {
         let json = r#"{"and":[{"kinds":["a"]},{"not":{"key_like":"k*"}},{"payload":{"n":1.5}}]}"#;
         assert_eq!(selector.to_string(), json);
         assert_eq!(serde_json::from_str::<Selector>(json).unwrap(), selector);
+    }
+
+    #[test]
+    fn numbers_may_be_written_in_another_way() {
+        let of = |number: Value| Selector::payload(json!({"list": [number]}));
+        for (one, other) in [(json!(5.0), json!(5)), (json!(1e17), json!(100_000_000_000_000_000_u64))] {
+            assert!(of(one.clone()).is_same(&of(other.clone())), "{one} and {other}");
+        }
+        assert!(!of(json!(5.0)).is_same(&of(json!(5.5))));
+        let odd = Selector::number(["n"], Comparison::Less, 999.104_852_582_298_5);
+        assert_eq!(serde_json::from_str::<Selector>(&odd.to_string()).unwrap(), odd);
     }
 }

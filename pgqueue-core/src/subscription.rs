@@ -234,7 +234,7 @@ impl Subscription {
             format!("its topic is {:?}, not {:?}", self.topic, wanted.topic)
         } else if self.order != wanted.order {
             format!("its order is {}, not {}", self.order, wanted.order)
-        } else if self.selector != wanted.selector {
+        } else if !self.selector.is_same(&wanted.selector) {
             format!("its selector is {}, not {}", self.selector, wanted.selector)
         } else {
             return Ok(());

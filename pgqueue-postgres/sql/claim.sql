@@ -160,7 +160,7 @@ begin
     select pgqueue.late_ids(s, v_bucket, c, v_most), f.ids,
            case when (v_bucket is not null or s.selector is not null) and cardinality(f.ids) < v_most then pgqueue.last_id(s.topic, c.top, f.v_end)
                 else greatest(c.top, f.ids[cardinality(f.ids)]) end,
-           (v_bucket = -1 or s.selector is not null) and pgqueue.last_id(s.topic, f.v_end) > f.v_end,
+           f.v_end < v_barrier is not false and (v_bucket = -1 or s.selector is not null) and pgqueue.last_id(s.topic, f.v_end) > f.v_end,
            pg_current_snapshot()
       into v_late, v_fresh, v_last, v_more, v_seen
       from (
@@ -471,7 +471,7 @@ begin
     if (v_looked).ids <> '{}' then
       v_left := v_left - cardinality((v_looked).ids);
       v_found := v_found || v_looked;
-    elsif l.ready_at <= v_now then
+    elsif l.ready_at <= v_now and not (v_looked).more then
       -- Nothing is left before a message that was redriven.
       v_size := least(v_left, cardinality(l.ids));
       v_retries := v_retries || l.id;

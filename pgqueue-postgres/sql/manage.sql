@@ -56,6 +56,11 @@ declare
   v_parts constant text[] := string_to_array(v_start, '-');
   e pgqueue.extent;
 begin
+  -- A stricter transaction would look through a snapshot of before the lock that keeps what it is going to get.
+  if v_start is not null and current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'a start in the past needs the isolation level READ COMMITTED, not %', upper(current_setting('transaction_isolation'))
+      using errcode = 'PQ004';
+  end if;
   c.floor := 0;
   if v_ordering = 'stable total' then
     -- After `xact.id`; what is visible already is before now.
@@ -108,11 +113,15 @@ begin
       using errcode = 'PQ006', hint = 'It comes from another database, or from one that was restored since.';
   end if;
   select * into e from pgqueue.extent where topic = t.id;
-  -- Of the last of the latest transactions is known that there may have been others before.
+  -- Before the last of the latest transactions there may have been others, of those that were in progress and have committed.
   if e.trimmed_id > c.top or exists (
     select from unnest(e.trimmed) with ordinality x (xact, n)
     where v_parts[3] is not null
-      and (not pg_visible_in_snapshot(x.xact, c.seen) or (x.n > 100 and x.xact >= pg_snapshot_xmin(c.seen)))
+      and (not pg_visible_in_snapshot(x.xact, c.seen) or (
+        x.n > 100 and exists (
+          select from pg_snapshot_xip(c.seen) p (xact) where p.xact <= x.xact and coalesce(pg_xact_status(p.xact), 'committed') = 'committed'
+        )
+      ))
   ) then
     raise exception 'the log of topic % does not have all any more that came after the position %', quote_literal(t.name), quote_literal(v_start)
       using errcode = 'PQ005', hint = 'Start from the beginning of what is retained, or retain more.';
@@ -158,6 +167,8 @@ begin
       raise exception 'topic % does not exist', quote_literal(v_topic) using errcode = 'PQ001', hint = 'Create it first.';
     end if;
     c := pgqueue.start(t, v_start, v_ordering);
+    -- What cannot be evaluated fails here, and not each claim.
+    perform pgqueue.holds(v_rest::jsonb, '', '', '{}', '{}') where v_rest is not null;
     perform from pgqueue.topic where id = t.id for key share;
     if not found then
       raise exception 'topic % does not exist', quote_literal(v_topic) using errcode = 'PQ001', hint = 'Create it first.';
@@ -244,8 +255,8 @@ begin
   with redriven as (
     delete from pgqueue.dead_letter where subscription = v_subscription and (v_id is null or id = v_id) returning *
   )
-  insert into pgqueue.lease (subscription, lane, rank, claimed_at, ready_at, kept, ids)
-  select r.subscription, r.lane, greatest(r.id, pgqueue.last_id(s.topic, 0)), clock_timestamp(), clock_timestamp(), true, array[r.id]
+  insert into pgqueue.lease (subscription, lane, rank, claimed_at, ready_at, kept, ids, place)
+  select r.subscription, r.lane, greatest(r.id, pgqueue.last_id(s.topic, 0)), clock_timestamp(), clock_timestamp(), true, array[r.id], r.place
   from redriven r
   order by r.died_at, r.id;
   get diagnostics v_count = row_count;

@@ -1,8 +1,8 @@
 -- Selectors: which messages a subscription gets.
 
--- A payload as JSON, or null if it is none that can be stored.
+-- A payload as JSON, or null if it is none that can be stored. Its exception block cannot run in a parallel worker, nor what calls it.
 create function pgqueue.payload_json(v_payload bytea) returns jsonb
-language plpgsql immutable strict parallel safe
+language plpgsql immutable strict
 as $$
 begin
   return convert_from(v_payload, 'UTF8')::jsonb;
@@ -18,18 +18,19 @@ return replace(replace(replace(replace(replace(v_glob, '\', '\\'), '%', '\%'), '
 
 -- Whether a condition holds for a message.
 create function pgqueue.holds(v_condition jsonb, v_key text, v_kind text, v_tags text[], v_payload bytea) returns boolean
-language plpgsql immutable parallel safe
+language plpgsql immutable
 as $$
 declare
   v_what constant text := (select k from jsonb_object_keys(v_condition) k);
   v_operand constant jsonb := v_condition -> v_what;
-  v_number jsonb;
+  v_member jsonb;
+  v_number float8;
   c jsonb;
 begin
   case v_what
     when 'and' then
       for c in select jsonb_array_elements(v_operand) loop
-        if not pgqueue.holds(c, v_key, v_kind, v_tags, v_payload) then
+        if pgqueue.holds(c, v_key, v_kind, v_tags, v_payload) is not true then
           return false;
         end if;
       end loop;
@@ -58,15 +59,17 @@ begin
     when 'payload' then
       return coalesce(jsonb_typeof(pgqueue.payload_json(v_payload)) = 'object' and pgqueue.payload_json(v_payload) @> v_operand, false);
     when 'number' then
-      v_number := pgqueue.member(pgqueue.payload_json(v_payload), v_operand -> 'path');
-      if coalesce(jsonb_typeof(v_number) <> 'number' or abs(v_number::numeric) > 1.7976931348623157e308, true) then
+      v_member := pgqueue.member(pgqueue.payload_json(v_payload), v_operand -> 'path');
+      if jsonb_typeof(v_member) is distinct from 'number' or abs(v_member::numeric) > 1.7976931348623157e308 then
         return false;
       end if;
+      -- What is too small for a double is 0.
+      v_number := case when abs(v_member::numeric) < 3e-324 then 0 else v_member::float8 end;
       return case v_operand ->> 'is'
-        when 'greater' then v_number::float8 > (v_operand -> 'to')::float8
-        when 'greater_or_equal' then v_number::float8 >= (v_operand -> 'to')::float8
-        when 'less' then v_number::float8 < (v_operand -> 'to')::float8
-        when 'less_or_equal' then v_number::float8 <= (v_operand -> 'to')::float8
+        when 'greater' then v_number > (v_operand -> 'to')::float8
+        when 'greater_or_equal' then v_number >= (v_operand -> 'to')::float8
+        when 'less' then v_number < (v_operand -> 'to')::float8
+        when 'less_or_equal' then v_number <= (v_operand -> 'to')::float8
       end;
   end case;
 end
@@ -74,7 +77,7 @@ $$;
 
 -- What stands at a path of members; elements of lists have no names.
 create function pgqueue.member(v_value jsonb, v_path jsonb) returns jsonb
-language plpgsql immutable strict parallel safe
+language plpgsql immutable strict
 as $$
 declare
   v_name text;
@@ -94,7 +97,7 @@ create function pgqueue.selects(
   v_wanted_key text, v_kinds text[], v_tags_any text[], v_tags_all text[], v_rest jsonb, v_key text, v_kind text, v_tags text[], v_payload bytea
 )
 returns boolean
-language sql immutable parallel safe
+language sql immutable
 as $$
   select (v_wanted_key is null or v_key = v_wanted_key)
     and (v_kinds is null or v_kind = any (v_kinds))

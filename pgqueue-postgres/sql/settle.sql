@@ -40,8 +40,8 @@ begin
   if not l.kept then
     perform pgqueue.keep(s.id, v_ids);
   end if;
-  insert into pgqueue.dead_letter (subscription, id, attempts, reason, delivered_at, requeued_at, died_at, lane)
-  select s.id, d.id, d.attempts, d.reason, l.claimed_at, l.requeued_at, clock_timestamp(), l.lane
+  insert into pgqueue.dead_letter (subscription, id, attempts, reason, delivered_at, requeued_at, died_at, lane, place)
+  select s.id, d.id, d.attempts, d.reason, l.claimed_at, l.requeued_at, clock_timestamp(), l.lane, l.place
   from unnest(v_ids, v_attempts, v_reasons) d (id, attempts, reason);
 end
 $$;

@@ -27,14 +27,16 @@ end;
 create function pgqueue.dead_letters(v_subscription bigint)
 returns table (
   id bigint, scheduled bigint, attempts int, reason text, delivered_at timestamptz, requeued_at timestamptz, died_at timestamptz,
-  published_at timestamptz, key text, kind text, tags text[], headers text, payload bytea
+  published_at timestamptz, key text, kind text, tags text[], headers text, payload bytea, place text
 )
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   select d.id, m.scheduled, d.attempts, d.reason, d.delivered_at, d.requeued_at, d.died_at, m.published_at, m.key, m.kind, m.tags,
-         m.headers::text, m.payload
+         m.headers::text, m.payload,
+         case when s.ordering = 'stable total' then lpad(m.xact::text, 20, '0') || '.' else d.place end
   from pgqueue.dead_letter d
+  join pgqueue.subscription s on s.id = d.subscription
   join pgqueue.kept m on m.subscription = d.subscription and m.id = d.id
   where d.subscription = v_subscription
   order by d.died_at, d.id;

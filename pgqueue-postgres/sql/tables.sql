@@ -162,6 +162,7 @@ create table pgqueue.dead_letter (
   requeued_at  timestamptz,
   died_at      timestamptz not null,
   lane         int not null,
+  place        text,
   primary key (subscription, id)
 );
 

@@ -41,7 +41,7 @@ begin
   c.upto := coalesce(e.upto, '0');
   select count(*) as messages, sum(length(m.payload)) as bytes, max(m.id) as last, pg_current_snapshot() as seen into v_new
   from (
-    select id, payload from pgqueue.log where id = any (pgqueue.late_ids(s, null, c, 100000)) and topic = t.id
+    select id, payload from pgqueue.log where id = any (pgqueue.late_ids(s, null, c, 2147483646)) and topic = t.id
     union all
     (select id, payload from pgqueue.log where topic = t.id and id > c.top order by id limit 4 * v_most)
   ) m;
@@ -54,6 +54,9 @@ begin
     returning * into e;
   end if;
 
+  if not coalesce(e.messages > t.retain_messages, false) and not coalesce(e.bytes > t.retain_bytes, false) then
+    return 0;
+  end if;
   select max(m.id) into v_last
   from (
     select f.id, row_number() over w as number, sum(f.size) over w - f.size as before
@@ -85,6 +88,10 @@ declare
   v_gone record;
   v_total int := 0;
 begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'trimming needs the isolation level READ COMMITTED, not %', upper(current_setting('transaction_isolation'))
+      using errcode = 'PQ004';
+  end if;
   -- Nobody creates a subscription meanwhile: its start might be deleted before it is seen here.
   if not pg_try_advisory_xact_lock(hashtextextended('pgqueue.trim ' || 'pgqueue.log'::regclass::oid, 0)) then
     return 0;
@@ -147,11 +154,14 @@ begin
         where t.id is null or m.id <= v_excess or m.published_at <= v_old
       ))
       returning id, xact, length(payload) as size
+    ), known as (
+      select gone.*, id <= e.top and pg_visible_in_snapshot(xact, e.seen) as is_counted
+      from gone left join pgqueue.extent e on e.topic = v_topic
     )
     select count(*) as messages, max(id) as last, array(select distinct xact from gone order by xact desc limit 101) as xacts,
-           count(*) filter (where id <= e.top) as counted, sum(size) filter (where id <= e.top) as bytes
+           count(*) filter (where is_counted) as counted, sum(size) filter (where is_counted) as bytes
       into v_gone
-      from gone left join pgqueue.extent e on e.topic = v_topic;
+      from known;
     if v_gone.messages > 0 and t.id is not null then
       insert into pgqueue.extent as e (topic, trimmed_id, trimmed) values (v_topic, v_gone.last, v_gone.xacts)
       on conflict (topic) do update

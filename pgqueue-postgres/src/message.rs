@@ -69,7 +69,8 @@ pub(crate) fn of_claim<R: Row>(row: &R, topic: &Arc<str>, place: Option<&str>) -
 /// Reads a row of [`DEAD_LETTERS`](crate::statement::DEAD_LETTERS), and the message's number.
 pub(crate) fn of_dead_letter<R: Row>(row: &R, topic: &Arc<str>) -> Result<(i64, DeadLetter)> {
     let id = row.get(0)?;
-    let message = message(row, topic, position(id, None), id, 1, 7)?
+    let place = row.read::<String>(13)?;
+    let message = message(row, topic, position(id, place.as_deref()), id, 1, 7)?
         .with_attempt(row.get::<i32>(2)?.unsigned_abs())
         .with_last_delivered_at(row.read(4)?)
         .with_last_requeued_at(row.read(5)?);

@@ -49,7 +49,8 @@ pub(crate) const DESCRIBE_SUBSCRIPTION: &str = "\
     from pgqueue.describe_subscription($1)";
 
 pub(crate) const DEAD_LETTERS: &str = "\
-    select id, scheduled, attempts, reason, delivered_at, requeued_at, died_at, published_at, key, kind, tags, headers, payload \
+    select id, scheduled, attempts, reason, delivered_at, requeued_at, died_at, published_at, key, kind, tags, headers, payload, \
+           place \
     from pgqueue.dead_letters($1)";
 
 pub(crate) const REDRIVE: &str = "select pgqueue.redrive($1, $2)";

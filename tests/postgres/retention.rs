@@ -2,7 +2,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use pgqueue_core::{ErrorKind, NewMessage, Order, Position, Publisher, Retention, Start, Subscription, Topic};
+use pgqueue_core::{Ack, ErrorKind, NewMessage, Order, Position, Publisher, Retention, Start, Subscription, Topic};
 use pgqueue_postgres::{Client, PgQueue};
 
 use crate::{
@@ -17,6 +17,9 @@ on_both_clients!(
     who_starts_behind_what_is_kept_is_told,
     who_starts_where_something_came_late_and_is_gone_is_told,
     a_position_of_another_database_is_refused,
+    a_position_stays_with_a_message_that_died,
+    a_start_in_the_past_sees_what_is_deleted,
+    what_came_late_counts_as_retained,
     retention_comes_back_as_it_was_set,
 );
 
@@ -158,4 +161,50 @@ async fn retention_comes_back_as_it_was_set<C: Client>() {
     queue.create_topic(orders(everything.with_max_age(Duration::MAX))).await.unwrap();
     pass(&queue, 0..3).await;
     assert_eq!(left(&queue, "late", 3).await, [0, 1, 2]);
+}
+
+async fn a_position_stays_with_a_message_that_died<C: Backend>() {
+    let (database, queue) = queue::<C>().await;
+    queue.create_topic(orders(Retention::everything())).await.unwrap();
+    let mut late = C::begin(&database.url()).await;
+    queue.publish_in(&mut late, "orders", vec![NewMessage::new("9")]).await.unwrap();
+    let mut stream = consume(&queue, invoices().with_order(Order::Total)).await;
+    publish_numbers(&queue, [1]).await;
+    let delivery = next(&mut stream).await;
+    let first = delivery.message().position().clone();
+    delivery.settle(Ack::reject("dead")).await.unwrap();
+    assert_eq!(queue.dead_letters("invoices").await.unwrap()[0].message.position(), &first);
+    queue.redrive("invoices").await.unwrap();
+    let again = next(&mut stream).await;
+    assert_eq!(again.message().position(), &first);
+    again.ok().await.unwrap();
+    C::commit(late).await;
+    let mut stream = consume(&queue, starting("after", Start::After(first))).await;
+    assert_eq!(number(&next(&mut stream).await), 9);
+}
+
+async fn a_start_in_the_past_sees_what_is_deleted<C: Backend>() {
+    let (database, queue) = queue::<C>().await;
+    let strict = C::pool(&database.url(), 2, "repeatable read");
+    let error = C::over(&strict).insert_subscription(&starting("s", Start::Beginning)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Fatal);
+    let error = C::over(&strict).maintain().await.unwrap_err();
+    assert!(error.to_string().contains("READ COMMITTED"), "{error}");
+    queue.insert_subscription(&starting("s", Start::Beginning)).await.unwrap();
+}
+
+async fn what_came_late_counts_as_retained<C: Backend>() {
+    let (database, queue) = queue::<C>().await;
+    queue.create_topic(orders(Retention::everything().with_max_messages(3))).await.unwrap();
+    let mut late = C::begin(&database.url()).await;
+    queue.publish_in(&mut late, "orders", vec![NewMessage::new("9"); 8]).await.unwrap();
+    pass(&queue, 0..5).await;
+    C::commit(late).await;
+    let mut stream = consume(&queue, invoices().with_order(Order::Total)).await;
+    for _ in 0..8 {
+        next(&mut stream).await.ok().await.unwrap();
+    }
+    queue.maintain().await.unwrap();
+    assert_eq!(database.sql("select messages from pgqueue.extent").await.unwrap(), "3");
+    assert_eq!(left(&queue, "late", 3).await, [2, 3, 4]);
 }

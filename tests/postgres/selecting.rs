@@ -3,16 +3,19 @@
 use std::collections::BTreeSet;
 
 use fastrand::Rng;
-use pgqueue_core::{Comparison, Message, NewMessage, Publisher, Selector, Subscription};
+use pgqueue_core::{Ack, Comparison, Message, NewMessage, Order, Publisher, Selector, Subscription};
 use pgqueue_postgres::{Client, PgQueue};
 use serde_json::{Map, Value, json};
 
-use crate::common::{consume, invoices, next, on_both_clients, queue};
+use crate::common::{consume, invoices, next, number, on_both_clients, queue};
 
 on_both_clients!(
     random_selectors_select_what_core_selects,
     waiting_messages_are_counted_as_far_as_they_were_examined,
     a_selector_reaches_what_is_far_between,
+    a_redriven_message_passes_nothing_that_was_not_examined,
+    numbers_beyond_every_float_stop_nobody,
+    selectors_come_back_as_they_were,
 );
 
 const MESSAGES: usize = 150;
@@ -163,4 +166,49 @@ async fn a_selector_reaches_what_is_far_between<C: Client>() {
         queue.publish("orders", vec![NewMessage::new(r#"{"rare": true}"#)]).await.unwrap();
     }
     drain(&queue, rare, 3).await;
+}
+
+async fn a_redriven_message_passes_nothing_that_was_not_examined<C: Client>() {
+    let (_database, queue) = queue::<C>().await;
+    let rare = invoices().with_order(Order::Total).with_selector(Selector::kind("rare"));
+    let mut stream = consume(&queue, rare).await;
+    let publish = async |text: &'static str| {
+        queue.publish("orders", vec![NewMessage::new(text).with_kind("rare")]).await.unwrap();
+    };
+    publish("1").await;
+    next(&mut stream).await.settle(Ack::reject("dead")).await.unwrap();
+    drop(stream);
+    queue.consumers_gone().await;
+    queue.publish("orders", vec![NewMessage::new("0"); 15_000]).await.unwrap();
+    publish("2").await;
+    queue.redrive("invoices").await.unwrap();
+    let rare = invoices().with_order(Order::Total).with_selector(Selector::kind("rare"));
+    let mut stream = consume(&queue, rare).await;
+    for expected in [2, 1] {
+        let delivery = next(&mut stream).await;
+        assert_eq!(number(&delivery), expected);
+        delivery.ok().await.unwrap();
+    }
+}
+
+async fn numbers_beyond_every_float_stop_nobody<C: Client>() {
+    let (_database, queue) = queue::<C>().await;
+    let small = invoices().with_selector(Selector::number(["n"], Comparison::Less, 5.0));
+    queue.insert_subscription(&small).await.unwrap();
+    let payloads = [r#"{"n": 1e400}"#, r#"{"n": 1e-400}"#, r#"{"n": -1e308}"#, r#"{"n": 1}"#];
+    queue.publish("orders", payloads.map(NewMessage::new).to_vec()).await.unwrap();
+    assert_eq!(drain(&queue, small, 3).await.len(), 3);
+}
+
+async fn selectors_come_back_as_they_were<C: Client>() {
+    let (_database, queue) = queue::<C>().await;
+    for to in [999.104_852_582_298_5, 1e17, -0.0, 5e-324, f64::MAX, 0.1] {
+        let name = format!("{to:e}");
+        let selector = Selector::number(["n"], Comparison::Less, to).and(Selector::payload(json!({"n": [to]})));
+        let subscription = Subscription::new(name, "orders").with_selector(selector);
+        queue.insert_subscription(&subscription).await.unwrap();
+        queue.alter_subscription(&subscription).await.unwrap();
+        drop(consume(&queue, subscription).await);
+    }
+    assert_eq!(queue.subscriptions().await.unwrap().len(), 6);
 }
