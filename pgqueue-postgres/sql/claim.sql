@@ -36,12 +36,6 @@ $$;
 create function pgqueue.fresh_ids(s pgqueue.subscription, v_bucket int, v_after bigint, v_end bigint, v_most int) returns bigint[]
 language plpgsql stable
 as $$
-declare
-  v_key constant text := s.key;
-  v_kinds constant text[] := s.kinds;
-  v_tags_any constant text[] := s.tags_any;
-  v_tags_all constant text[] := s.tags_all;
-  v_rest constant jsonb := s.rest;
 begin
   if s.selector is null and v_bucket is null then
     return array(select id from pgqueue.log where topic = s.topic and id > v_after order by id limit v_most);
@@ -57,14 +51,14 @@ begin
     return array(
       select id from pgqueue.log
       where topic = s.topic and bucket = v_bucket and bucket >= 0 and id > v_after and id <= v_end
-        and pgqueue.selects(v_key, v_kinds, v_tags_any, v_tags_all, v_rest, key, kind, tags, payload)
+        and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, s.rest, key, kind, tags, payload)
       order by bucket, id limit v_most
     );
   end if;
   return array(
     select id from pgqueue.log
     where topic = s.topic and id > v_after and id <= v_end and (v_bucket is null or bucket = v_bucket)
-      and pgqueue.selects(v_key, v_kinds, v_tags_any, v_tags_all, v_rest, key, kind, tags, payload)
+      and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, s.rest, key, kind, tags, payload)
     order by id limit v_most
   );
 end
@@ -75,12 +69,6 @@ $$;
 create function pgqueue.late_ids(s pgqueue.subscription, v_bucket int, c pgqueue.cursor, v_most int) returns bigint[]
 language plpgsql stable
 as $$
-declare
-  v_key constant text := s.key;
-  v_kinds constant text[] := s.kinds;
-  v_tags_any constant text[] := s.tags_any;
-  v_tags_all constant text[] := s.tags_all;
-  v_rest constant jsonb := s.rest;
 begin
   if pg_snapshot_xmin(c.seen) >= c.upto then
     return '{}';                                   -- nobody was at work
@@ -112,7 +100,7 @@ begin
       select l.id from pgqueue.log l
       where l.topic = s.topic and l.xact = u.xact and l.id > coalesce(c.late_after, 0) and l.id <= c.top
         and (v_bucket is null or l.bucket = v_bucket)
-        and pgqueue.selects(v_key, v_kinds, v_tags_any, v_tags_all, v_rest, l.key, l.kind, l.tags, l.payload)
+        and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, s.rest, l.key, l.kind, l.tags, l.payload)
       order by l.xact, l.id limit v_most + 1
     ) late
     -- Whoever is still at work is not looked for: the messages may be many.
@@ -215,11 +203,6 @@ create function pgqueue.look_stable(s pgqueue.subscription, c pgqueue.cursor, v_
 language plpgsql
 as $$
 declare
-  v_key constant text := s.key;
-  v_kinds constant text[] := s.kinds;
-  v_tags_any constant text[] := s.tags_any;
-  v_tags_all constant text[] := s.tags_all;
-  v_rest constant jsonb := s.rest;
   v_examines constant int := case when s.selector is null and c.late_seen is null then v_most else 10000 end;
   v_xmin constant xid8 := pg_snapshot_xmin(pg_current_snapshot());
   v_ids bigint[] := '{}';
@@ -231,7 +214,7 @@ begin
   for m in
     select l.id, l.xact,
            (c.late_seen is null or not pg_visible_in_snapshot(l.xact, c.late_seen))
-             and pgqueue.selects(v_key, v_kinds, v_tags_any, v_tags_all, v_rest, l.key, l.kind, l.tags, l.payload) as is_selected
+             and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, s.rest, l.key, l.kind, l.tags, l.payload) as is_selected
     from pgqueue.log l
     where l.topic = s.topic and (l.xact, l.id) > (c.upto, c.top) and l.xact < v_xmin
     order by l.xact, l.id limit v_examines
@@ -482,7 +465,10 @@ begin
       (v_looked).moved.top > c.top or (v_is_stable and (v_looked).moved.upto > c.upto)
       -- A transaction ended that this lane waited to see: the log need not keep what it left elsewhere.
       or (pg_snapshot_xmin(c.seen) < c.upto and pg_snapshot_xmin((v_looked).moved.seen) > pg_snapshot_xmin(c.seen))
-    ) or (v_looked).more then
+    ) or (v_looked).more
+      -- So much was examined that nobody should do it again.
+      or clock_timestamp() > v_now + interval '100 milliseconds'
+    then
       v_found := v_found || v_looked;
       v_busy := v_busy or (v_looked).more;
     end if;

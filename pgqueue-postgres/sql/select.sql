@@ -6,7 +6,7 @@ language plpgsql immutable strict
 as $$
 begin
   return convert_from(v_payload, 'UTF8')::jsonb;
-exception when data_exception or program_limit_exceeded then
+exception when data_exception or program_limit_exceeded or feature_not_supported then -- the last: in databases that are not UTF-8
   return null;
 end
 $$;
@@ -57,7 +57,8 @@ begin
     when 'tags_all' then
       return v_operand <> '[]' and coalesce(to_jsonb(v_tags) @> v_operand, false);
     when 'payload' then
-      return coalesce(jsonb_typeof(pgqueue.payload_json(v_payload)) = 'object' and pgqueue.payload_json(v_payload) @> v_operand, false);
+      v_member := pgqueue.payload_json(v_payload);
+      return coalesce(jsonb_typeof(v_member) = 'object' and v_member @> v_operand, false);
     when 'number' then
       v_member := pgqueue.member(pgqueue.payload_json(v_payload), v_operand -> 'path');
       if jsonb_typeof(v_member) is distinct from 'number' or abs(v_member::numeric) > 1.7976931348623157e308 then

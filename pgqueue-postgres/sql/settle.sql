@@ -108,6 +108,7 @@ declare
   v_now constant timestamptz := clock_timestamp();
   v_gone bigint[];
   v_gone_tokens uuid[];
+  v_kept bigint[];
   v_ring boolean := false;
 begin
   select * into s from pgqueue.subscription where id = v_subscription;
@@ -121,10 +122,14 @@ begin
       using unnest(v_done, v_done_tokens) d (id, token)
       where h.id = d.id and h.token = d.token
       returning h.id, h.token, h.kept, h.ids
-    ), forgotten as (
-      delete from pgqueue.kept k using gone g where g.kept and k.subscription = s.id and k.id = any (g.ids)
     )
-    select array_agg(id), array_agg(token) into v_gone, v_gone_tokens from gone;
+    select array_agg(id), array_agg(token), (select array_agg(u.id) from gone g cross join unnest(g.ids) u (id) where g.kept)
+      into v_gone, v_gone_tokens, v_kept
+      from gone;
+    if v_kept is not null then
+      -- A new statement: it sees the copies that were made while the other waited for the lease.
+      delete from pgqueue.kept where subscription = s.id and id = any (v_kept);
+    end if;
     return query
       select d.id, d.token, null::bigint from unnest(v_done, v_done_tokens) d (id, token)
       where not exists (select from unnest(v_gone, v_gone_tokens) g (id, token) where g.id = d.id and g.token = d.token);

@@ -39,7 +39,7 @@ use crate::{sabotage::SABOTAGES, store::Store, world::run};
 /// How many seeds are run if nobody says otherwise: a quarter of a minute.
 const SEEDS: u64 = 16;
 /// Within how many seeds every sabotage shows.
-const SEEDS_OF_A_SABOTAGE: u64 = 16;
+const SEEDS_OF_A_SABOTAGE: u64 = 64;
 /// Transactions elsewhere on the server would part what a broken claim confuses, so the tests wait for each other.
 static ALONE: Mutex<()> = Mutex::new(());
 /// How long a seed may take.

@@ -104,8 +104,8 @@ impl<'a> World<'a> {
     async fn go_on(&mut self) -> Result<(), String> {
         match self.rng.u32(0..100) {
             0..6 => self.pass_each_other().await,
-            6..9 => self.claim_beside().await,
-            9..44 => {
+            6..14 => self.claim_beside().await,
+            14..44 => {
                 let number = self.rng.usize(..PUBLISHERS);
                 self.publish_on(number).await
             }
