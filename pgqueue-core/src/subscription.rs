@@ -6,8 +6,8 @@ use crate::{Backoff, Error, ErrorKind, Position, Result, Selector, limits::check
 
 /// A named subscription of a topic, and its options.
 ///
-/// Its topic, [order](Order) and [selector](Selector) are its identity: inserting the same name again with others is an error. Batch, prefetch,
-/// lease and backoff are operational: the last inserter's hold, from the next delivery on.
+/// Its topic, [order](Order) and [selector](Selector) are its identity: inserting the same name again with others is an
+/// error. Batch, prefetch, lease and backoff are operational: the last inserter's hold, from the next delivery on.
 ///
 /// ```
 /// use std::time::Duration;

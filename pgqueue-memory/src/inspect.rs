@@ -104,7 +104,8 @@ impl MemoryQueue {
     }
 
     /// Runs `handler` on the messages of a subscription, one at a time, until nothing is due or the handler returns
-    /// [`Outcome::Stop`]. What the handler requeues with a delay, or fails on, stays for later. Waits for what other consumers have in hand.
+    /// [`Outcome::Stop`]. What the handler requeues with a delay, or fails on, stays for later. Waits for what other
+    /// consumers have in hand.
     ///
     /// A handler that fails or panics, or is never called because a payload cannot be decoded, is no error here, as it is
     /// none to a [`Worker`]: look at [`pending`](Self::pending), [`acked`](Self::acked) and

@@ -91,13 +91,14 @@ impl MemoryQueue {
         Ok(self.store.lock().0.subscriptions().cloned().collect())
     }
 
-    /// Inserts a subscription: it gets what is published from now on. The same again keeps all messages and takes the new
-    /// batch, lease and backoff.
+    /// Inserts a subscription: it gets what is published from now on, or what else its [start](Subscription::with_start)
+    /// says. The same again keeps all messages and takes the new batch, lease and backoff.
     ///
     /// # Errors
-    /// [`Invalid`](pgqueue_core::ErrorKind::Invalid) for an unusable name or option,
+    /// [`Invalid`](pgqueue_core::ErrorKind::Invalid) for an unusable name, option or position,
     /// [`NotFound`](pgqueue_core::ErrorKind::NotFound) for an unknown topic,
-    /// [`Conflict`](pgqueue_core::ErrorKind::Conflict) if it exists with another topic or order.
+    /// [`Conflict`](pgqueue_core::ErrorKind::Conflict) if it exists with another topic, order or selector,
+    /// [`Truncated`](pgqueue_core::ErrorKind::Truncated) if something was deleted that came after the position it starts from.
     ///
     /// # Cancel safety
     /// The future never waits: once polled it is done.

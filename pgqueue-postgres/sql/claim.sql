@@ -39,11 +39,7 @@ as $$
 begin
   if s.selector is null and v_bucket is null then
     return array(select id from pgqueue.log where topic = s.topic and id > v_after order by id limit v_most);
-  elsif s.selector is null and v_bucket < 0 then
-    return array(
-      select id from pgqueue.log where topic = s.topic and id > v_after and id <= v_end and bucket = v_bucket order by id limit v_most
-    );
-  elsif s.selector is null then
+  elsif s.selector is null and v_bucket >= 0 then
     return array(
       select id from pgqueue.log where topic = s.topic and bucket = v_bucket and bucket >= 0 and id > v_after order by bucket, id limit v_most
     );
@@ -136,6 +132,8 @@ language plpgsql
 as $$
 declare
   v_bucket constant int := case when s.ordering = 'by key' then c.lane else s.bucket end;
+  v_end constant bigint := pgqueue.look_end(s, v_bucket, c.top);
+  v_is_partial constant boolean := v_end < 9223372036854775807;
   v_late bigint[];
   v_fresh bigint[];
   v_last bigint;
@@ -146,16 +144,12 @@ begin
   loop
     -- One statement, one snapshot. A lane that is not full may have passed messages of others.
     select pgqueue.late_ids(s, v_bucket, c, v_most), f.ids,
-           case when (v_bucket is not null or s.selector is not null) and cardinality(f.ids) < v_most then pgqueue.last_id(s.topic, c.top, f.v_end)
+           case when (v_bucket is not null or v_is_partial) and cardinality(f.ids) < v_most then pgqueue.last_id(s.topic, c.top, v_end)
                 else greatest(c.top, f.ids[cardinality(f.ids)]) end,
-           f.v_end < v_barrier is not false and (v_bucket = -1 or s.selector is not null) and pgqueue.last_id(s.topic, f.v_end) > f.v_end,
+           v_is_partial and coalesce(v_end < v_barrier, true) and pgqueue.last_id(s.topic, v_end) > v_end,
            pg_current_snapshot()
       into v_late, v_fresh, v_last, v_more, v_seen
-      from (
-        select e.v_end, pgqueue.fresh_ids(s, v_bucket, c.top, e.v_end, v_most) as ids
-        from (select pgqueue.look_end(s, v_bucket, c.top) as v_end offset 0) e
-        offset 0
-      ) f;
+      from (select pgqueue.fresh_ids(s, v_bucket, c.top, v_end, v_most) as ids offset 0) f;
     exit when v_late <> '{}' or c.late_seen is null;
     -- The latecomers of an earlier look are all out: what that look saw is what the cursor has seen. Look again.
     c.seen := c.late_seen;
@@ -242,8 +236,8 @@ begin
 end
 $$;
 
--- Takes retries of the lane that has no order in hand, of those that are due, and returns their leases: several, a few whose last holder died, or one
--- that has outlived two.
+-- Takes retries in hand that are due in the lane that has no order, and returns their leases: several, a few whose last holder
+-- died, or one that has outlived two.
 create function pgqueue.hold_ready(s pgqueue.subscription, v_owner uuid, v_token uuid, v_most int, v_suspects boolean)
 returns bigint[]
 language plpgsql

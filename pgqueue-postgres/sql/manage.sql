@@ -54,6 +54,8 @@ language plpgsql
 as $$
 declare
   v_parts constant text[] := string_to_array(v_start, '-');
+  v_is_beyond boolean;
+  v_is_trimmed boolean;
   e pgqueue.extent;
 begin
   -- A stricter transaction would look through a snapshot of before the lock that keeps what it is going to get.
@@ -61,6 +63,7 @@ begin
     raise exception 'a start in the past needs the isolation level READ COMMITTED, not %', upper(current_setting('transaction_isolation'))
       using errcode = 'PQ004';
   end if;
+  select * into e from pgqueue.extent where topic = t.id;
   c.floor := 0;
   if v_ordering = 'stable total' then
     -- After `xact.id`; what is visible already is before now.
@@ -69,68 +72,57 @@ begin
       c.upto := pg_snapshot_xmin(c.late_seen);
       c.top := 0;
     elsif v_start = '' or v_start ~ '^\d{20}\.\d{19}$' then
-      c.upto := coalesce(nullif(ltrim(split_part(v_start, '.', 1), '0'), ''), '0'); -- which would mean octal
+      c.upto := coalesce(nullif(ltrim(split_part(v_start, '.', 1), '0'), ''), '0'); -- zeros at the front would mean octal
       c.top := coalesce(nullif(split_part(v_start, '.', 2), ''), '0');
     else
       raise exception 'the position % is not one in stable total order', quote_literal(v_start) using errcode = 'PQ006';
     end if;
     c.seen := format('%1$s:%1$s:', greatest(c.upto, '3'));
-    if c.upto > pg_snapshot_xmax(pg_current_snapshot()) then
-      raise exception 'the position % lies beyond the end of the log', quote_literal(v_start)
-        using errcode = 'PQ006', hint = 'It comes from another database, or from one that was restored since.';
-    end if;
-    select * into e from pgqueue.extent where topic = t.id;
-    if v_start <> '' and (e.trimmed[1] > c.upto or (e.trimmed[1] = c.upto and e.trimmed_id > c.top)) then
-      raise exception 'the log of topic % does not have all any more that came after the position %', quote_literal(t.name), quote_literal(v_start)
-        using errcode = 'PQ005', hint = 'Start from the beginning of what is retained, or retain more.';
-    end if;
-    return;
-  end if;
-  if v_start is null or v_start = '' then
+    v_is_beyond := c.upto > pg_snapshot_xmax(pg_current_snapshot());
+    v_is_trimmed := v_start <> '' and (e.trimmed[1] > c.upto or (e.trimmed[1] = c.upto and e.trimmed_id > c.top));
+  elsif v_start is null or v_start = '' then
     select case when v_start is null then pgqueue.last_id(t.id, 0) else 0 end, pg_current_snapshot() into c.top, c.seen;
-    return;
-  end if;
-  if v_start !~ '^\d{1,19}(-\d{1,20}-\d+:\d+:[\d,]*(-\d{1,19}-\d{1,20}-\d+:\d+:[\d,]*)?)?$' then
+  elsif v_start !~ '^\d{1,19}(-\d{1,20}-\d+:\d+:[\d,]*(-\d{1,19}-\d{1,20}-\d+:\d+:[\d,]*)?)?$' then
     raise exception 'the position % is not one of this queue', quote_literal(v_start) using errcode = 'PQ006';
+  else
+    if cardinality(v_parts) = 6 then
+      c.late_after := v_parts[1];
+      c.late_upto := v_parts[2];
+      c.late_seen := v_parts[3];
+      c.top := v_parts[4];
+      c.upto := v_parts[5];
+      c.seen := v_parts[6];
+    else
+      c.top := v_parts[1];
+      c.upto := v_parts[2];
+      c.seen := coalesce(v_parts[3]::pg_snapshot, pg_current_snapshot());
+    end if;
+    v_is_beyond := c.top > (select last_value from pgqueue.log_id)
+      or pg_snapshot_xmax(coalesce(c.late_seen, c.seen)) > pg_snapshot_xmax(pg_current_snapshot());
+    -- Before the last of the latest transactions there may have been others, of those that were in progress and have committed.
+    v_is_trimmed := e.trimmed_id > c.top or exists (
+      select from unnest(e.trimmed) with ordinality x (xact, n)
+      where v_parts[3] is not null
+        and (not pg_visible_in_snapshot(x.xact, c.seen) or (
+          x.n > 100 and exists (
+            select from pg_snapshot_xip(c.seen) p (xact) where p.xact <= x.xact and coalesce(pg_xact_status(p.xact), 'committed') = 'committed'
+          )
+        ))
+    );
   end if;
 
-  if cardinality(v_parts) = 6 then
-    c.late_after := v_parts[1];
-    c.late_upto := v_parts[2];
-    c.late_seen := v_parts[3];
-    c.top := v_parts[4];
-    c.upto := v_parts[5];
-    c.seen := v_parts[6];
-  else
-    c.top := v_parts[1];
-    c.upto := v_parts[2];
-    c.seen := coalesce(v_parts[3]::pg_snapshot, pg_current_snapshot());
-  end if;
-  if c.top > (select last_value from pgqueue.log_id)
-    or pg_snapshot_xmax(coalesce(c.late_seen, c.seen)) > pg_snapshot_xmax(pg_current_snapshot())
-  then
+  if v_is_beyond then
     raise exception 'the position % lies beyond the end of the log', quote_literal(v_start)
       using errcode = 'PQ006', hint = 'It comes from another database, or from one that was restored since.';
-  end if;
-  select * into e from pgqueue.extent where topic = t.id;
-  -- Before the last of the latest transactions there may have been others, of those that were in progress and have committed.
-  if e.trimmed_id > c.top or exists (
-    select from unnest(e.trimmed) with ordinality x (xact, n)
-    where v_parts[3] is not null
-      and (not pg_visible_in_snapshot(x.xact, c.seen) or (
-        x.n > 100 and exists (
-          select from pg_snapshot_xip(c.seen) p (xact) where p.xact <= x.xact and coalesce(pg_xact_status(p.xact), 'committed') = 'committed'
-        )
-      ))
-  ) then
+  elsif v_is_trimmed then
     raise exception 'the log of topic % does not have all any more that came after the position %', quote_literal(t.name), quote_literal(v_start)
       using errcode = 'PQ005', hint = 'Start from the beginning of what is retained, or retain more.';
   end if;
 end
 $$;
 
--- Inserts a subscription that gets what commits from now on, or what else `v_start` says, or takes the new options of one that has the same identity.
--- Returns it as it stands.
+-- Inserts a subscription that gets what commits from now on, or what else `v_start` says, or takes the new options of one that has
+-- the same identity. Returns it as it stands.
 create function pgqueue.insert_subscription(
   v_name text, v_topic text, v_ordering text, v_batch int, v_prefetch int, v_lease_ms bigint, v_max_attempts bigint, v_base_ms float8,
   v_multiplier float8, v_cap_ms float8, v_jitter float8, v_start text default null,

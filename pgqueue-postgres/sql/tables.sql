@@ -110,7 +110,7 @@ create table pgqueue.lease (
   alone        boolean not null default false,     -- its claim handed out nothing else
   kept         boolean not null default false,     -- its messages are in `kept`, not in `log`
   ids          bigint[] not null,                  -- ascending
-  place        text,                               -- what makes positions of the ids: see `start`; null for copies
+  place        text,                               -- what makes positions of the ids: see `start`; null in stable total order
   prior        int[],                              -- how often each was delivered before; null: never
   delivered_at timestamptz,                        -- when it was last handed out before
   requeued_at  timestamptz,

@@ -164,12 +164,13 @@ impl<C: Client> PgQueue<C> {
         Ok(found.into_iter().map(|(_, subscription)| subscription).collect())
     }
 
-    /// Inserts a subscription: it gets what commits from now on, or from [`Subscription::start`]. The same again keeps all messages and takes the new batch,
-    /// prefetch, lease and backoff.
+    /// Inserts a subscription: it gets what commits from now on, or what else its [start](Subscription::with_start) says. The
+    /// same again keeps all messages and takes the new batch, prefetch, lease and backoff.
     ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid) for an unusable name or option, [`NotFound`](ErrorKind::NotFound) for an unknown topic,
-    /// [`Conflict`](ErrorKind::Conflict) if it exists with another topic or order.
+    /// [`Invalid`](ErrorKind::Invalid) for an unusable name, option or position, [`NotFound`](ErrorKind::NotFound) for an
+    /// unknown topic, [`Conflict`](ErrorKind::Conflict) if it exists with another topic, order or selector,
+    /// [`Truncated`](ErrorKind::Truncated) if something was deleted that came after the position it starts from.
     ///
     /// # Cancel safety
     /// Dropping the future means either outcome.

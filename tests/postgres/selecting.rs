@@ -23,9 +23,8 @@ const SELECTORS: usize = 60;
 
 /// A word out of few, so that they meet.
 fn word(rng: &mut Rng) -> String {
-    let words = ["a", "b", "ab", "a.b", "%", "_", "\\", "*", "'", "\"", "ß", ""];
-    let word = rng.choice(words).unwrap_or_default();
-    if word.is_empty() { "x".to_owned() } else { word.to_owned() }
+    let words = ["a", "b", "ab", "a.b", "%", "_", "\\", "*", "'", "\"", "ß", "x"];
+    rng.choice(words).unwrap_or_default().to_owned()
 }
 
 fn words(rng: &mut Rng) -> Vec<String> {

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::{
     expect::refused,
     failure::{CaseResult, check},
-    kit::{Kit, TOPIC, texts_of},
+    kit::{Kit, TOPIC},
 };
 
 fn selecting(kit: &Kit, name: &str, selector: Selector) -> Subscription {
@@ -79,14 +79,8 @@ async fn gets(kit: &Kit, subscription: &Subscription, wanted: &[usize]) -> CaseR
     let messages = messages();
     let mut wanted: Vec<_> =
         wanted.iter().map(|n| String::from_utf8_lossy(messages[*n].payload()).into_owned()).collect();
-    let mut seen = Vec::new();
-    for _ in &wanted {
-        let delivery = kit.next(&mut stream).await?;
-        seen.extend(texts_of(&delivery));
-        delivery.ok().await?;
-    }
     wanted.sort();
-    seen.sort();
+    let seen = kit.drain(&mut stream, wanted.len()).await?;
     let selector = subscription.selector();
     check!(seen == wanted, "{selector} selects {seen:?}, not {wanted:?}");
     Ok(())

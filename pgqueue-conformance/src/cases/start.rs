@@ -108,38 +108,16 @@ pub(super) async fn late_commits_come_after_every_position_before(kit: &Kit) -> 
     let late = kit.harness().publish_uncommitted(TOPIC, vec![NewMessage::new("late")]).await?;
     let texts = numbered(4);
     kit.publish(&texts[..2]).await?;
-    let mut before = Vec::new();
-    for text in &texts[..2] {
-        let delivery = kit.receive(&mut stream, text).await?;
-        before.push(delivery.message().position().clone());
-        delivery.ok().await?;
-    }
+    let mut places = positions(kit, &mut stream, &texts[..2]).await?;
     late.commit().await?;
     kit.publish(&texts[2..]).await?;
-    let mut delivery = kit.receive(&mut stream, "late").await?;
-    let late = delivery.message().position().clone();
-    delivery.ok().await?;
-    delivery = kit.receive(&mut stream, &texts[2]).await?;
-    let behind = delivery.message().position().clone();
-    delivery.ok().await?;
+    places.extend(positions(kit, &mut stream, &["late".to_owned(), texts[2].clone()]).await?);
 
-    for (name, position, wanted) in [
-        ("after 0", before[0].clone(), vec!["0001", "late", "0002", "0003"]),
-        ("after 1", before[1].clone(), vec!["late", "0002", "0003"]),
-        ("after the late one", late, vec!["0002", "0003"]),
-        ("after 2", behind, vec!["0003"]),
-    ] {
-        let mut stream = kit.consume(&starting(kit, name, Start::After(position))).await?;
-        let mut texts = Vec::new();
-        for _ in &wanted {
-            let delivery = kit.next(&mut stream).await?;
-            texts.push(text_of(delivery.message()));
-            delivery.ok().await?;
-        }
-        texts.sort();
-        let mut wanted: Vec<_> = wanted.into_iter().map(str::to_owned).collect();
-        wanted.sort();
-        check!(texts == wanted, "{name} comes {texts:?}, not {wanted:?}");
+    let behind: [&[_]; 4] =
+        [&["0001", "0002", "0003", "late"], &["0002", "0003", "late"], &["0002", "0003"], &["0003"]];
+    for (n, (position, wanted)) in places.into_iter().zip(behind).enumerate() {
+        let mut stream = kit.consume(&starting(kit, &format!("after {n}"), Start::After(position))).await?;
+        check_eq!(kit.drain(&mut stream, wanted.len()).await?, wanted, "what comes after a position");
         kit.nothing(&mut stream).await?;
     }
     Ok(())
