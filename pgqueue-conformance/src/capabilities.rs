@@ -102,6 +102,9 @@ capabilities! {
     Unsubscribe, with_unsubscribe: "Subscriptions can be [deleted](crate::Harness::unsubscribe)";
     Replay, with_replay: "Topics [retain](pgqueue_core::Topic::with_retention) messages, and subscriptions [start](pgqueue_core::Subscription::with_start) in the past";
     Selectors, with_selectors: "Subscriptions may [select](pgqueue_core::Subscription::with_selector) a part of their topic's messages";
+    Seek, with_seek: "Subscriptions can be [moved](crate::Harness::seek) to another start";
+    SingleActive, with_single_active: "Subscriptions may give all to [one consumer at a time](pgqueue_core::Consumers)";
+    Checkpoints, with_checkpoints: "Positions can be [stored](crate::Harness::checkpoints) under a name";
     Listeners, with_listeners: "Those who listen can be [counted](crate::Harness::listeners)";
     ReadableStore, with_readable_store: "Payloads can be [read](crate::Harness::stored_payload) in the store";
     PausedClock, with_paused_clock: "Time is tokio's, so that cases run on a paused clock, on one thread";

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pgqueue_core::{
-    DeadLetter, Error, ErrorKind, MessageId, NewMessage, Operation, Result, Subscription, SubscriptionDriver, Topic,
+    CheckpointStore, DeadLetter, Error, ErrorKind, MessageId, NewMessage, Operation, Result, Start, Subscription,
+    SubscriptionDriver, Topic,
 };
 
 use crate::Capability;
@@ -72,6 +73,17 @@ pub trait Harness: Send + Sync + 'static {
     async fn redrive(&self, subscription: &str) -> Result<usize> {
         let _ = subscription;
         not_written("redrive", Capability::DeadLetters)
+    }
+
+    /// Moves a subscription to another start. For [`Capability::Seek`].
+    async fn seek(&self, subscription: &str, start: &Start) -> Result<()> {
+        let _ = (subscription, start);
+        not_written("seek", Capability::Seek)
+    }
+
+    /// Returns where positions are stored. For [`Capability::Checkpoints`].
+    async fn checkpoints(&self) -> Result<Arc<dyn CheckpointStore>> {
+        not_written("checkpoints", Capability::Checkpoints)
     }
 
     /// Ends all leases in hand now, as if their holders had been silent for too long, though they live. For

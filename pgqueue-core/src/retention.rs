@@ -1,11 +1,11 @@
-//! [`Retention`]: how long a topic keeps what all its subscriptions have passed.
+//! [`Retention`]: how long a topic keeps its messages.
 
 use std::time::Duration;
 
 /// Until when a topic keeps messages that all its subscriptions have passed, for those that start later.
 ///
 /// A message goes once it is beyond any of the limits; it may stay for a while longer. What a subscription has not passed is
-/// kept for it, however old.
+/// kept for it, however old, unless [laggards are cut](Self::with_laggards).
 ///
 /// ```
 /// use std::time::Duration;
@@ -19,19 +19,36 @@ pub struct Retention {
     max_age: Option<Duration>,
     max_messages: Option<u64>,
     max_bytes: Option<u64>,
+    laggards: Laggards,
+}
+
+/// What becomes of messages that are beyond a limit of their topic's [`Retention`] while a subscription has not passed them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive] // there may be limits in between
+pub enum Laggards {
+    /// They are kept, however many they become.
+    #[default]
+    Hold,
+    /// They are deleted. The subscription is cut off: its consumers' streams end with
+    /// [`Truncated`](crate::ErrorKind::Truncated) until somebody moves it, and its
+    /// [statistics](crate::SubscriptionStats::cut) count what it lost. What is in a consumer's hands, waits for a retry or is a
+    /// dead letter is not concerned.
+    ///
+    /// Not together with a maximum age of zero, which would delete what nobody had the time to take.
+    Cut,
 }
 
 impl Retention {
     /// Keeps nothing for longer than its subscriptions need it.
     #[must_use]
     pub const fn nothing() -> Self {
-        Self { max_age: Some(Duration::ZERO), max_messages: None, max_bytes: None }
+        Self { max_age: Some(Duration::ZERO), max_messages: None, max_bytes: None, laggards: Laggards::Hold }
     }
 
     /// Keeps everything, up to the limits that follow.
     #[must_use]
     pub const fn everything() -> Self {
-        Self { max_age: None, max_messages: None, max_bytes: None }
+        Self { max_age: None, max_messages: None, max_bytes: None, laggards: Laggards::Hold }
     }
 
     /// Keeps nothing that was published longer ago.
@@ -55,6 +72,13 @@ impl Retention {
         self
     }
 
+    /// Sets what becomes of messages beyond a limit that a subscription has not passed. Default: [`Laggards::Hold`].
+    #[must_use]
+    pub const fn with_laggards(mut self, laggards: Laggards) -> Self {
+        self.laggards = laggards;
+        self
+    }
+
     /// Returns how old a message may become; `None` without a limit.
     #[must_use]
     pub const fn max_age(&self) -> Option<Duration> {
@@ -71,6 +95,12 @@ impl Retention {
     #[must_use]
     pub const fn max_bytes(&self) -> Option<u64> {
         self.max_bytes
+    }
+
+    /// Returns what becomes of messages beyond a limit that a subscription has not passed.
+    #[must_use]
+    pub const fn laggards(&self) -> Laggards {
+        self.laggards
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{Backoff, Error, ErrorKind, Position, Result, Selector, limits::check_name};
+use crate::{Backoff, Consumers, Error, ErrorKind, Position, Result, Selector, limits::check_name};
 
 /// A named subscription of a topic, and its options.
 ///
 /// Its topic, [order](Order) and [selector](Selector) are its identity: inserting the same name again with others is an
-/// error. Batch, prefetch, lease and backoff are operational: the last inserter's hold, from the next delivery on.
+/// error. Batch, prefetch, lease, backoff, [consumers](Consumers) and workers are operational: the last inserter's hold, from the
+/// next delivery on.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,6 +30,8 @@ pub struct Subscription {
     backoff: Backoff,
     start: Start,
     selector: Selector,
+    consumers: Consumers,
+    workers: usize,
 }
 
 /// From where on a subscription gets its topic's messages.
@@ -93,6 +96,8 @@ impl Subscription {
             backoff: Backoff::default(),
             start: Start::default(),
             selector: Selector::default(),
+            consumers: Consumers::default(),
+            workers: 1,
         }
     }
 
@@ -135,7 +140,7 @@ impl Subscription {
         self
     }
 
-    /// Sets from where on it gets messages. Counts only when it is first inserted. Default: [`Start::Now`].
+    /// Sets from where on it gets messages. Counts only when it is first inserted; later, a queue can move it. Default: [`Start::Now`].
     #[must_use]
     pub fn with_start(mut self, start: Start) -> Self {
         self.start = start;
@@ -146,6 +151,20 @@ impl Subscription {
     #[must_use]
     pub fn with_selector(mut self, selector: Selector) -> Self {
         self.selector = selector;
+        self
+    }
+
+    /// Sets who of its consumers gets messages. Default: [`Consumers::Competing`].
+    #[must_use]
+    pub fn with_consumers(mut self, consumers: Consumers) -> Self {
+        self.consumers = consumers;
+        self
+    }
+
+    /// Sets how many workers each process that serves its stored subscriptions runs for it. Default: 1.
+    #[must_use]
+    pub fn with_workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
         self
     }
 
@@ -203,6 +222,18 @@ impl Subscription {
         &self.selector
     }
 
+    /// Returns who of its consumers gets messages.
+    #[must_use]
+    pub fn consumers(&self) -> Consumers {
+        self.consumers
+    }
+
+    /// Returns how many workers each process that serves its stored subscriptions runs for it.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
     /// Checks the names and the options, as drivers do before they insert the subscription.
     ///
     /// # Errors
@@ -216,6 +247,9 @@ impl Subscription {
         }
         if self.prefetch == 0 {
             return Err(refused("has a prefetch of 0 messages; it must be 1 or more"));
+        }
+        if self.workers == 0 {
+            return Err(refused("has 0 workers; it must have 1 or more"));
         }
         if self.lease.is_zero() {
             return Err(refused("has a lease of zero; it must be longer than a consumer's pause between two beats"));
@@ -259,6 +293,7 @@ mod tests {
             (Subscription::new("s", "x".repeat(300)), "has 300 bytes; the limit is 255"),
             (subscription().with_batch(0), "subscription \"s\" has a batch of 0 messages"),
             (subscription().with_prefetch(0), "subscription \"s\" has a prefetch of 0 messages"),
+            (subscription().with_workers(0), "subscription \"s\" has 0 workers"),
             (subscription().with_lease(Duration::ZERO), "subscription \"s\" has a lease of zero"),
             (
                 subscription().with_backoff(Backoff::default().with_max_attempts(0)),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Error, ErrorKind, Result, Retention, limits::check_name};
+use crate::{Error, ErrorKind, Laggards, Result, Retention, limits::check_name};
 
 /// A topic and its options.
 ///
@@ -86,11 +86,12 @@ impl Topic {
     /// [`ErrorKind::Invalid`], naming the option that cannot be used.
     pub fn validate(&self) -> Result<()> {
         check_name("topic", &self.name)?;
+        let refused = |problem| Error::new(ErrorKind::Invalid, format!("topic {:?} {problem}", self.name));
         if self.buckets == 0 {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                format!("topic {:?} has 0 buckets; it must have 1 or more", self.name),
-            ));
+            return Err(refused("has 0 buckets; it must have 1 or more"));
+        }
+        if self.retention.laggards() == Laggards::Cut && self.retention.max_age().is_some_and(|age| age.is_zero()) {
+            return Err(refused("cuts laggards after no time at all; retain everything, or messages up to some age"));
         }
         Ok(())
     }

@@ -29,5 +29,4 @@ pub use listener::{Listener, Notice, Notices};
 pub use options::Options;
 pub use parameter::Parameter;
 pub use queue::PgQueue;
-pub use stats::{HorizonHolder, SubscriptionStats};
 pub use subscription::PgSubscription;

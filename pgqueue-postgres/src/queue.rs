@@ -4,17 +4,17 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pgqueue_core::{
-    DeadLetter, Delivery, Error, ErrorKind, MessageId, NewMessage, Operation, Publisher, Result, Retention,
-    Subscription, Topic,
+    DeadLetter, Delivery, Error, ErrorKind, HorizonHolder, MessageId, NewMessage, Operation, Publisher, Result,
+    Retention, Subscription, SubscriptionStats, Topic,
 };
 use tokio::sync::watch;
 
 use crate::{
-    Client, HorizonHolder, Listener, Options, Parameter, PgSubscription, SubscriptionStats, Transaction,
+    Client, Listener, Options, Parameter, PgSubscription, Transaction,
     coalescing::{self, Coalescing},
     consumer::PgAcker,
     error::{About, repeatable, unrepeatable, within},
-    message, migrate, publishing, statement, subscriptions,
+    message, migrate, publishing, statement, stats, subscriptions,
     value::{RowExt, millis},
 };
 
@@ -326,14 +326,14 @@ impl<C: Client> PgQueue<C> {
     /// # Cancel safety
     /// The future changes nothing.
     pub async fn stats(&self, subscription: &str) -> Result<SubscriptionStats> {
-        let stats = async {
+        let found = async {
             let (id, _) = self.shared.find_subscription(subscription).await?;
             let rows =
                 self.shared.query(statement::STATS, &[Parameter::new(id)], About::Subscription(subscription)).await?;
             let row = rows.first().ok_or_else(|| Error::subscription_not_found(subscription))?;
-            SubscriptionStats::read(row, subscription)
+            stats::read(row, subscription)
         };
-        managing(stats.await)
+        managing(found.await)
     }
 
     /// Returns what keeps vacuum from removing what the queue has deleted, if anything does that this role may see: others'
@@ -346,7 +346,7 @@ impl<C: Client> PgQueue<C> {
     /// The future changes nothing.
     pub async fn horizon_holder(&self) -> Result<Option<HorizonHolder>> {
         let rows = managing(self.shared.query(statement::HORIZON_HOLDER, &[], About::Queue).await)?;
-        rows.first().map(HorizonHolder::read).transpose()
+        rows.first().map(stats::read_horizon_holder).transpose()
     }
 
     /// Ends all leases in hand of a subscription now, as if their holders had died. For tests of what happens then.

@@ -62,9 +62,7 @@ pub use client::Sqlx;
 pub use row::SqlxRow;
 
 #[doc(inline)]
-pub use pgqueue_postgres::{
-    Client, ClientError, HorizonHolder, Listener, Notice, Notices, Options, SubscriptionStats, Transaction,
-};
+pub use pgqueue_postgres::{Client, ClientError, Listener, Notice, Notices, Options, Transaction};
 
 /// The queue through sqlx.
 pub type PgQueue = pgqueue_postgres::PgQueue<Sqlx>;

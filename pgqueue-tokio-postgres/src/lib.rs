@@ -71,9 +71,7 @@ pub use row::TokioPostgresRow;
 pub use tls::Tls;
 
 #[doc(inline)]
-pub use pgqueue_postgres::{
-    Client, ClientError, HorizonHolder, Listener, Notice, Notices, Options, SubscriptionStats, Transaction,
-};
+pub use pgqueue_postgres::{Client, ClientError, Listener, Notice, Notices, Options, Transaction};
 
 /// The queue through tokio-postgres.
 pub type PgQueue = pgqueue_postgres::PgQueue<TokioPostgres>;

@@ -1,0 +1,88 @@
+//! [`Checkpoint`]: how far somebody has come in a topic, under a name.
+
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+
+use crate::{Position, Result};
+
+/// How far somebody has come: all up to this position is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive] // so that fields can be added
+pub struct Checkpoint {
+    /// The checkpoint's name: 1 to 255 bytes, unique in the queue. By custom that of the subscription.
+    pub name: String,
+    /// The last message that is done, with all before it.
+    pub position: Position,
+    /// When it came there, by the store's clock.
+    pub moved_at: SystemTime,
+}
+
+impl Checkpoint {
+    /// Makes a checkpoint, as drivers do that read one.
+    pub fn new(name: impl Into<String>, position: Position, moved_at: SystemTime) -> Self {
+        Self { name: name.into(), position, moved_at }
+    }
+}
+
+/// Keeps checkpoints.
+///
+/// A subscription remembers by itself what is done. A checkpoint is for state that was made from messages and is kept
+/// elsewhere, such as a table that can be rebuilt: it says which messages are in it. Where a driver can move it inside of
+/// the transaction that changes that state, each message takes effect exactly once, though it may be delivered again.
+///
+/// It is cumulative, so it needs [stable total order](crate::Order::StableTotal): in any other, a message may still come whose
+/// position is lower.
+///
+/// ```
+/// use pgqueue_core::{CheckpointStore, Position, Result};
+///
+/// /// Whether the message at `position` is new to the state that `totals` stands for.
+/// async fn is_new(store: &dyn CheckpointStore, position: &Position) -> Result<bool> {
+///     store.advance_checkpoint("totals", position).await
+/// }
+/// ```
+#[async_trait]
+pub trait CheckpointStore: Send + Sync {
+    /// Returns a checkpoint, if there is one of this name.
+    ///
+    /// # Errors
+    /// What the store says.
+    ///
+    /// # Cancel safety
+    /// The future changes nothing.
+    async fn checkpoint(&self, name: &str) -> Result<Option<Checkpoint>>;
+
+    /// Returns all checkpoints, by name.
+    ///
+    /// # Errors
+    /// What the store says.
+    ///
+    /// # Cancel safety
+    /// The future changes nothing.
+    async fn checkpoints(&self) -> Result<Vec<Checkpoint>>;
+
+    /// Moves a checkpoint forward, or makes it. Returns whether it moved: `false` says that it stands there already, or behind,
+    /// so that what is at `position` was done before.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for a name that cannot be used, or a position that is none in stable total order
+    /// where the store can tell.
+    ///
+    /// # Cancel safety
+    /// Dropping the future means either outcome.
+    async fn advance_checkpoint(&self, name: &str, position: &Position) -> Result<bool>;
+
+    /// Moves a checkpoint to any position, also back, or deletes it for `None`, if it still stands where the caller thinks: so
+    /// that nobody does it by accident, or twice.
+    ///
+    /// The messages come again once the subscription has been moved as well.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) if there is none of this name, [`Conflict`](crate::ErrorKind::Conflict) if it
+    /// does not stand at `from`; it stays as it is. As [`advance_checkpoint`](Self::advance_checkpoint) for `to`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future means either outcome.
+    async fn reset_checkpoint(&self, name: &str, from: &Position, to: Option<&Position>) -> Result<()>;
+}
