@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
-use crate::{Position, Result};
+use crate::{Error, ErrorKind, Position, Result, limits::check_name};
 
 /// How far somebody has come: all up to this position is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,31 @@ impl Checkpoint {
     /// Makes a checkpoint, as drivers do that read one.
     pub fn new(name: impl Into<String>, position: Position, moved_at: SystemTime) -> Self {
         Self { name: name.into(), position, moved_at }
+    }
+
+    /// Checks a checkpoint's name, as stores do before they move it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`], naming what cannot be used.
+    pub fn validate_name(name: &str) -> Result<()> {
+        check_name("checkpoint", name)
+    }
+
+    /// Checks that a checkpoint which stands `at` some position, if it exists, may be reset by somebody who thinks that it stands
+    /// at `from`; every store says so in the same words.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] or [`ErrorKind::Conflict`].
+    pub fn ensure_reset(name: &str, from: &Position, at: Option<&Position>) -> Result<()> {
+        match at {
+            Some(at) if at == from => Ok(()),
+            Some(at) => {
+                let message =
+                    format!("checkpoint {name:?} stands at {at}, not at {from}; look at it again before moving it");
+                Err(Error::new(ErrorKind::Conflict, message))
+            }
+            None => Err(Error::new(ErrorKind::NotFound, format!("checkpoint {name:?} does not exist"))),
+        }
     }
 }
 

@@ -214,6 +214,16 @@ impl Error {
         Self::new(ErrorKind::LeaseLost, message)
     }
 
+    /// The subscription has a living consumer and is [exclusive](crate::Consumers::Exclusive); every driver says so in the same
+    /// words.
+    #[must_use]
+    pub fn in_use(subscription: &str) -> Self {
+        let message = format!(
+            "subscription {subscription:?} is exclusive and has a living consumer; stop that one, or wait for the end of its lease"
+        );
+        Self::new(ErrorKind::Conflict, message)
+    }
+
     /// Turns what a panic carried into an error with its message.
     pub(crate) fn panic(payload: Box<dyn Any + Send>) -> Self {
         let said = match payload.downcast::<&str>().map(|said| said.to_string()) {

@@ -213,7 +213,7 @@ begin
     where l.topic = s.topic and (l.xact, l.id) > (c.upto, c.top) and l.xact < v_xmin
     order by l.xact, l.id limit v_examines
   loop
-    if m.is_selected and cardinality(v_ids) > 0 and (cardinality(v_ids) = v_most or m.id < v_ids[cardinality(v_ids)]) then
+    if m.is_selected and (cardinality(v_ids) = v_most or m.id < v_ids[cardinality(v_ids)]) then
       v_is_end := false;
       exit;
     end if;
@@ -355,6 +355,7 @@ declare
   s pgqueue.subscription;
   c pgqueue.cursor;
   l pgqueue.lease;
+  v_standing text;
   v_is_stable boolean;
   v_is_total boolean;                              -- that too
   v_lanes int := 0;
@@ -368,6 +369,7 @@ declare
   v_retry record;
   v_held bigint[] := '{}';                         -- all that this claim hands out
   v_alone boolean;
+  v_is_active boolean := true;                     -- of the consumers, this one gets messages
   v_busy boolean := false;
   v_writers boolean := false;
   v_waits_until timestamptz;
@@ -398,12 +400,19 @@ begin
     );
   end if;
 
-  if s.ordering = 'by key' then
+  if s.consumers <> 'competing' then
+    v_standing := pgqueue.activate(s, v_owner);
+    v_is_active := v_standing = 'active';
+    v_busy := v_standing = 'busy';
+  end if;
+  if not v_is_active then
+    v_lanes := 0;
+  elsif s.ordering = 'by key' then
     v_lanes := (select buckets from pgqueue.topic where id = s.topic);
   elsif v_is_total then
     v_lanes := 1;
   end if;
-  if not v_is_total then
+  if not v_is_total and v_is_active then
     v_lanes := v_lanes + 1;                        -- what has no order
     if not v_fresh_first then
       v_held := pgqueue.hold_ready(s, v_owner, v_token, v_most, v_suspects);
@@ -424,6 +433,11 @@ begin
     -- A new statement: it sees what the last holder of the lock has committed.
     select * into c from pgqueue.cursor where subscription = s.id and lane = v_lane order by n desc limit 1;
     continue when not found;
+    if c.cut > 0 then
+      raise exception 'subscription % fell behind: % messages were deleted before it got them', quote_literal(s.name),
+        (select sum(n.cut) from (select distinct on (lane) cut from pgqueue.cursor where subscription = s.id order by lane, n desc) n)
+        using errcode = 'PQ007', hint = 'Move it to a start that is retained: pgqueue.seek.';
+    end if;
 
     l := null;
     if v_lane >= 0 then
@@ -530,7 +544,7 @@ begin
       end if;
     end loop;
   end if;
-  if v_left = v_most and v_fresh_first and not v_is_total then
+  if v_left = v_most and v_fresh_first and not v_is_total and v_is_active then
     v_held := pgqueue.hold_ready(s, v_owner, v_token, v_most, v_suspects);
   end if;
 

@@ -2,21 +2,22 @@
 
 create function pgqueue.create_topic(
   v_name text, v_buckets int, v_dedup_window_ms bigint, v_retain_ms bigint default 0, v_retain_messages bigint default null,
-  v_retain_bytes bigint default null
+  v_retain_bytes bigint default null, v_cuts boolean default false
 )
 returns table (buckets int)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  insert into pgqueue.topic as t (name, buckets, dedup_window_ms, retain_ms, retain_messages, retain_bytes)
-  values (v_name, v_buckets, v_dedup_window_ms, v_retain_ms, v_retain_messages, v_retain_bytes)
+  insert into pgqueue.topic as t (name, buckets, dedup_window_ms, retain_ms, retain_messages, retain_bytes, cuts)
+  values (v_name, v_buckets, v_dedup_window_ms, v_retain_ms, v_retain_messages, v_retain_bytes, v_cuts)
   on conflict do nothing;
   update pgqueue.topic t
-  set dedup_window_ms = v_dedup_window_ms, retain_ms = v_retain_ms, retain_messages = v_retain_messages, retain_bytes = v_retain_bytes
+  set dedup_window_ms = v_dedup_window_ms, retain_ms = v_retain_ms, retain_messages = v_retain_messages, retain_bytes = v_retain_bytes,
+      cuts = v_cuts
   where t.name = v_name and t.buckets = v_buckets
-    and (t.dedup_window_ms, t.retain_ms, t.retain_messages, t.retain_bytes)
-        is distinct from (v_dedup_window_ms, v_retain_ms, v_retain_messages, v_retain_bytes);
+    and (t.dedup_window_ms, t.retain_ms, t.retain_messages, t.retain_bytes, t.cuts)
+        is distinct from (v_dedup_window_ms, v_retain_ms, v_retain_messages, v_retain_bytes, v_cuts);
   return query select t.buckets from pgqueue.topic t where t.name = v_name;
 end
 $$;
@@ -128,7 +129,7 @@ create function pgqueue.insert_subscription(
   v_multiplier float8, v_cap_ms float8, v_jitter float8, v_start text default null,
   -- A selector as JSON, and what the log is asked for, as `pgqueue.selects` understands it.
   v_selector text default null, v_key text default null, v_kinds text[] default null, v_tags_any text[] default null,
-  v_tags_all text[] default null, v_rest text default null
+  v_tags_all text[] default null, v_rest text default null, v_consumers text default 'competing', v_workers int default 1
 )
 returns table (id bigint, topic text, ordering text, selector text)
 language plpgsql security definer
@@ -144,7 +145,7 @@ as $$
 #variable_conflict use_column
 declare
   t pgqueue.topic;
-  v_id bigint;
+  s pgqueue.subscription;
   c pgqueue.cursor;
   v_upto xid8;
 begin
@@ -166,33 +167,99 @@ begin
       raise exception 'topic % does not exist', quote_literal(v_topic) using errcode = 'PQ001', hint = 'Create it first.';
     end if;
     insert into pgqueue.subscription
-      (name, topic, ordering, batch, prefetch, lease_ms, max_attempts, base_ms, multiplier, cap_ms, jitter,
+      (name, topic, ordering, batch, prefetch, lease_ms, max_attempts, base_ms, multiplier, cap_ms, jitter, consumers, workers,
        selector, bucket, key, kinds, tags_any, tags_all, rest)
     values
       (v_name, t.id, v_ordering, v_batch, v_prefetch, v_lease_ms, v_max_attempts, v_base_ms, v_multiplier, v_cap_ms, v_jitter,
-       v_selector::jsonb, case when v_key is not null then pgqueue.bucket(v_key, null, t.buckets) end, v_key, v_kinds,
+       v_consumers, v_workers, v_selector::jsonb, case when v_key is not null then pgqueue.bucket(v_key, null, t.buckets) end, v_key, v_kinds,
        v_tags_any, v_tags_all, v_rest::jsonb)
     on conflict do nothing
-    returning id into v_id;
+    returning * into s;
     if found then
-      insert into pgqueue.cursor (subscription, lane, n, top, seen, upto, late_seen, late_upto, late_after, floor, moved_at)
-      select v_id, lane, 1, c.top, c.seen, coalesce(c.upto, v_upto, pg_current_xact_id()), c.late_seen, c.late_upto, c.late_after, 0,
-             clock_timestamp()
-      from generate_series(
-        case when v_ordering in ('total', 'stable total') then 0 else -1 end,
-        case v_ordering when 'unordered' then -1 when 'by key' then t.buckets - 1 else 0 end
-      ) lane;
+      perform pgqueue.set_out(s, t, c, v_upto);
     end if;
   end if;
 
-  update pgqueue.subscription s
+  update pgqueue.subscription u
   set batch = v_batch, prefetch = v_prefetch, lease_ms = v_lease_ms, max_attempts = v_max_attempts, base_ms = v_base_ms,
-      multiplier = v_multiplier, cap_ms = v_cap_ms, jitter = v_jitter
+      multiplier = v_multiplier, cap_ms = v_cap_ms, jitter = v_jitter, consumers = v_consumers, workers = v_workers
   from pgqueue.topic t
-  where s.name = v_name and t.id = s.topic and t.name = v_topic and s.ordering = v_ordering
-    and s.selector is not distinct from v_selector::jsonb and v_id is null;
+  where u.name = v_name and t.id = u.topic and t.name = v_topic and u.ordering = v_ordering
+    and u.selector is not distinct from v_selector::jsonb and u.id is distinct from s.id;
   return query
-    select s.id, t.name, s.ordering, s.selector::text from pgqueue.subscription s join pgqueue.topic t on t.id = s.topic where s.name = v_name;
+    select u.id, t.name, u.ordering, u.selector::text from pgqueue.subscription u join pgqueue.topic t on t.id = u.topic where u.name = v_name;
+end
+$$;
+
+-- The lanes of a subscription, first and last.
+create function pgqueue.lanes(s pgqueue.subscription, t pgqueue.topic, out v_first int, out v_last int)
+language plpgsql immutable
+as $$
+begin
+  v_first := case when s.ordering in ('total', 'stable total') then 0 else -1 end;
+  v_last := case s.ordering when 'unordered' then -1 when 'by key' then t.buckets - 1 else 0 end;
+end
+$$;
+
+-- Places a subscription that has no cursors where `start` says.
+create function pgqueue.set_out(s pgqueue.subscription, t pgqueue.topic, c pgqueue.cursor, v_upto xid8) returns void
+language plpgsql
+as $$
+begin
+  insert into pgqueue.cursor (subscription, lane, n, top, seen, upto, late_seen, late_upto, late_after, floor, moved_at)
+  select s.id, lane, 1, c.top, c.seen, coalesce(c.upto, v_upto, pg_current_xact_id()), c.late_seen, c.late_upto, c.late_after, 0,
+         clock_timestamp()
+  from pgqueue.lanes(s, t) l cross join generate_series(l.v_first, l.v_last) lane;
+end
+$$;
+
+-- Moves a subscription to another start, with nothing in hand: to what comes after, once more if it had that. Not while one of its
+-- consumers lives, and not while it has dead letters, which would come twice. False if there is none of this name.
+create function pgqueue.seek(v_name text, v_start text) returns boolean
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  s pgqueue.subscription;
+  t pgqueue.topic;
+  c pgqueue.cursor;
+  v_upto xid8;
+begin
+  -- Until this commits, nothing is deleted from the log.
+  perform pg_advisory_xact_lock_shared(hashtextextended('pgqueue.trim ' || 'pgqueue.log'::regclass::oid, 0));
+  select * into s from pgqueue.subscription where name = v_name;
+  if not found then
+    return false;
+  end if;
+  select * into t from pgqueue.topic where id = s.topic;
+  -- Nobody claims meanwhile, or becomes the active consumer.
+  perform pg_advisory_xact_lock(pgqueue.lane_key(s.id, lane))
+  from pgqueue.lanes(s, t) l cross join generate_series(-2, l.v_last) lane;
+  if exists (select from pgqueue.owner where subscription = s.id and beat_at > clock_timestamp() - lease_ms * interval '1 millisecond') then
+    raise exception 'subscription % has living consumers', quote_literal(v_name)
+      using errcode = 'PQ009', hint = 'Stop them first, in all processes.';
+  elsif exists (select from pgqueue.dead_letter where subscription = s.id) then
+    raise exception 'subscription % has dead letters', quote_literal(v_name) using errcode = 'PQ009', hint = 'Redrive or purge them first.';
+  end if;
+  if pg_current_xact_id_if_assigned() is not null then
+    v_upto := '18446744073709551615';              -- ours was drawn too early to say more
+  end if;
+  c := pgqueue.start(t, v_start, s.ordering);
+  delete from pgqueue.owner where subscription = s.id;
+  delete from pgqueue.settled using pgqueue.lease l where lease = l.id and l.subscription = s.id;
+  delete from pgqueue.lease where subscription = s.id;
+  delete from pgqueue.kept where subscription = s.id;
+  delete from pgqueue.cursor where subscription = s.id;
+  perform pgqueue.set_out(s, t, c, v_upto);
+  perform pgqueue.ring(s.topic);
+  return true;
 end
 $$;
 

@@ -104,6 +104,51 @@ begin
 end
 $$;
 
+-- Makes a consumer the active one of a subscription that has one at a time: 'active' if it is that already, and nobody else
+-- claims until the caller's transaction ends; 'standby' if another one lives; 'busy' if it has just become that, or somebody else
+-- is claiming.
+create function pgqueue.activate(s pgqueue.subscription, v_owner uuid) returns text
+language plpgsql
+as $$
+declare
+  v_active uuid;
+begin
+  if not pg_try_advisory_xact_lock(pgqueue.lane_key(s.id, -2)) then
+    return 'busy';
+  end if;
+  -- A new statement: it sees what the last holder of the lock has committed.
+  select active into v_active from pgqueue.subscription where id = s.id;
+  if exists (select from pgqueue.owner where id = v_active) then
+    if v_active = v_owner then
+      return 'active';
+    elsif s.consumers = 'exclusive' then
+      raise exception 'subscription % is exclusive and has a living consumer', quote_literal(s.name) using errcode = 'PQ008';
+    end if;
+    return 'standby';
+  end if;
+  update pgqueue.subscription set active = v_owner where id = s.id;
+  insert into pgqueue.owner (id, subscription, lease_ms, beat_at) values (v_owner, s.id, s.lease_ms, clock_timestamp())
+  on conflict do nothing;
+  return 'busy';                                   -- too late to look, as our transaction id is drawn
+end
+$$;
+
+-- Forgets an owner, and wakes those who stand by if it was the active one.
+create function pgqueue.forget_owner(v_owner uuid) returns void
+language plpgsql
+as $$
+declare
+  s pgqueue.subscription;
+begin
+  delete from pgqueue.owner o using pgqueue.subscription u where o.id = v_owner and u.id = o.subscription returning u.* into s;
+  if not found then
+    delete from pgqueue.owner where id = v_owner;  -- its subscription is gone
+  elsif s.active = v_owner then
+    perform pgqueue.ring(s.topic);
+  end if;
+end
+$$;
+
 -- Takes leave: what the owner still has goes to others, with no attempt counted.
 create function pgqueue.leave(v_owner uuid) returns void
 language plpgsql security definer
@@ -111,7 +156,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if pgqueue.give_back_all(v_owner, false) then
-    delete from pgqueue.owner where id = v_owner;
+    perform pgqueue.forget_owner(v_owner);
   end if;
 end
 $$;
@@ -142,7 +187,7 @@ begin
       and pg_postmaster_start_time() <= v_now - o.lease_ms * interval '1 millisecond'
       and pgqueue.give_back_all(o.id, true)
     then
-      delete from pgqueue.owner where id = o.id;
+      perform pgqueue.forget_owner(o.id);
       v_dead := v_dead + 1;
     end if;
   end loop;

@@ -23,7 +23,7 @@ begin
   execute format(
     'grant execute on function pgqueue.insert_subscription, pgqueue.claim, pgqueue.settle, pgqueue.settle_in, pgqueue.outcome, '
     'pgqueue.beat, pgqueue.leave, pgqueue.arm, pgqueue.bury_owners, pgqueue.publish_scheduled, pgqueue.keep_stuck, pgqueue.trim, '
-    'pgqueue.sweep, pgqueue.describe_subscription, pgqueue.stats to %I',
+    'pgqueue.sweep, pgqueue.describe_subscription, pgqueue.stats, pgqueue.advance_checkpoint, pgqueue.checkpoints to %I',
     v_role
   );
 end

@@ -1,23 +1,27 @@
 -- Looking at the queue.
 
 create function pgqueue.describe_topic(v_name text)
-returns table (name text, buckets int, dedup_window_ms bigint, retain_ms bigint, retain_messages bigint, retain_bytes bigint)
+returns table (name text, buckets int, dedup_window_ms bigint, retain_ms bigint, retain_messages bigint, retain_bytes bigint, cuts boolean)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
-  select t.name, t.buckets, t.dedup_window_ms, t.retain_ms, t.retain_messages, t.retain_bytes from pgqueue.topic t where v_name is null or t.name = v_name order by t.name;
+  select t.name, t.buckets, t.dedup_window_ms, t.retain_ms, t.retain_messages, t.retain_bytes, t.cuts
+  from pgqueue.topic t
+  where v_name is null or t.name = v_name
+  order by t.name;
 end;
 
 create function pgqueue.describe_subscription(v_name text)
 returns table (
   id bigint, name text, topic text, ordering text, batch int, prefetch int, lease_ms bigint, max_attempts bigint, base_ms float8,
-  multiplier float8, cap_ms float8, jitter float8, topic_id bigint, channel text, selector text
+  multiplier float8, cap_ms float8, jitter float8, topic_id bigint, channel text, selector text, consumers text,
+  workers int
 )
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   select s.id, s.name, t.name, s.ordering, s.batch, s.prefetch, s.lease_ms, s.max_attempts, s.base_ms, s.multiplier, s.cap_ms,
-         s.jitter, t.id, pgqueue.channel(t.id), s.selector::text
+         s.jitter, t.id, pgqueue.channel(t.id), s.selector::text, s.consumers, s.workers
   from pgqueue.subscription s
   join pgqueue.topic t on t.id = s.topic
   where v_name is null or s.name = v_name
@@ -64,7 +68,7 @@ $$;
 create function pgqueue.stats(v_subscription bigint, v_most int default 10000)
 returns table (
   waiting bigint, waiting_is_exact boolean, oldest_ms bigint, in_flight bigint, retrying bigint, dead bigint, consumers bigint,
-  held_back bigint
+  held_back bigint, cut bigint
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -120,7 +124,8 @@ begin
              select count(*) from pgqueue.log l
              where s.ordering = 'stable total' and l.topic = s.topic and l.xact >= pg_snapshot_xmin(pg_current_snapshot())
                and l.id in (select id from fresh)
-           )
+           ),
+           coalesce((select sum((c).cut) from newest), 0)::bigint
     from fresh f;
 end
 $$;

@@ -16,7 +16,8 @@ create table pgqueue.topic (
   -- What all subscriptions have passed is kept up to these limits, each null if there is none.
   retain_ms       bigint,
   retain_messages bigint,
-  retain_bytes    bigint
+  retain_bytes    bigint,
+  cuts            boolean not null default false   -- beyond them, also what a subscription has not passed is deleted
 );
 
 -- Drawn in publishing order: a row with a lower id has a transaction id that was assigned earlier.
@@ -53,6 +54,9 @@ create table pgqueue.subscription (
   multiplier   float8 not null,
   cap_ms       float8 not null,
   jitter       float8 not null,
+  consumers    text not null check (consumers in ('competing', 'single active', 'exclusive')),
+  workers      int not null,
+  active       uuid,                               -- of one that has one consumer at a time: the last owner that was it
   -- Which messages it gets, null if all: as it was inserted, and as what the log is asked for. A message has to meet each of
   -- these that is not null.
   selector     jsonb,
@@ -81,6 +85,7 @@ create table pgqueue.cursor (
   late_after   bigint,                             -- and the last of them that was handed out
   floor        bigint not null,                    -- no lease of an ordered lane has a lower id
   moved_at     timestamptz not null,
+  cut          bigint not null default 0,          -- how many messages were deleted before they were handed out
   primary key (subscription, lane, n)
 );
 
@@ -194,3 +199,10 @@ create table pgqueue.sleeper (
   armed_until timestamptz not null
 );
 create index on pgqueue.sleeper (topic, armed_until);
+
+-- How far somebody has come whose state is kept elsewhere.
+create table pgqueue.checkpoint (
+  name     text primary key,
+  position text collate "C" not null,              -- `xact.id`, in stable total order
+  moved_at timestamptz not null
+);

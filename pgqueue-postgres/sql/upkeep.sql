@@ -22,8 +22,8 @@ begin
 end
 $$;
 
--- Counts what is new in a topic's log, and returns the last of its first messages that are too many by the topic's retention.
-create function pgqueue.excess(t pgqueue.topic, v_most int) returns bigint
+-- Counts what is new in a topic's log, for a retention that asks for it.
+create function pgqueue.count_log(t pgqueue.topic, v_most int) returns void
 language plpgsql
 as $$
 declare
@@ -32,7 +32,6 @@ declare
   e pgqueue.extent;
   v_new record;
   v_upto constant xid8 := case when pg_current_xact_id_if_assigned() is not null then '18446744073709551615' end;
-  v_last bigint;
 begin
   s.topic := t.id;
   select * into e from pgqueue.extent where topic = t.id;
@@ -50,10 +49,20 @@ begin
     values (t.id, greatest(c.top, v_new.last), v_new.seen, coalesce(v_upto, pg_current_xact_id()), v_new.messages, v_new.bytes)
     on conflict (topic) do update
     set top = excluded.top, seen = excluded.seen, upto = excluded.upto, messages = x.messages + v_new.messages,
-        bytes = x.bytes + v_new.bytes
-    returning * into e;
+        bytes = x.bytes + v_new.bytes;
   end if;
+end
+$$;
 
+-- The last of a topic's first messages that are too many by its retention, of those that were counted.
+create function pgqueue.excess(t pgqueue.topic, v_most int) returns bigint
+language plpgsql stable
+as $$
+declare
+  e pgqueue.extent;
+  v_last bigint;
+begin
+  select * into e from pgqueue.extent where topic = t.id;
   if not coalesce(e.messages > t.retain_messages, false) and not coalesce(e.bytes > t.retain_bytes, false) then
     return 0;
   end if;
@@ -65,6 +74,81 @@ begin
   ) m
   where m.number <= e.messages - t.retain_messages or m.before < e.bytes - t.retain_bytes;
   return coalesce(v_last, 0);
+end
+$$;
+
+-- Moves subscriptions past what their topic's retention gives up, where topics cut laggards, and counts what they lose by it.
+create function pgqueue.cut(v_most int) returns void
+language plpgsql
+as $$
+declare
+  t pgqueue.topic;
+  s pgqueue.subscription;
+  c pgqueue.cursor;
+  v_excess bigint;
+  v_old timestamptz;
+  v_limit bigint;                                  -- up to here, all are beyond a limit
+  v_limit_xact xid8;
+  v_lanes record;
+  v_looked pgqueue.looked;
+  v_found pgqueue.looked[] := '{}';
+  v_beyond int;
+  v_xact xid8;
+begin
+  for t in select * from pgqueue.topic where cuts order by id loop
+    v_excess := pgqueue.excess(t, v_most);
+    v_old := clock_timestamp() - least(t.retain_ms, 3e12) * interval '1 millisecond';
+    select id, xact into v_limit, v_limit_xact
+    from (
+      select id, xact, bool_and(coalesce(id <= v_excess or published_at <= v_old, false)) over (order by id) as is_given_up
+      from (select id, xact, published_at from pgqueue.log where topic = t.id order by id limit v_most) first
+    ) m
+    where is_given_up
+    order by id desc limit 1;
+    continue when not found;
+
+    for s in select * from pgqueue.subscription where topic = t.id order by id loop
+      v_lanes := pgqueue.lanes(s, t);
+      for v_lane in v_lanes.v_first .. v_lanes.v_last loop
+        select * into c from pgqueue.cursor where subscription = s.id and lane = v_lane order by n desc limit 1;
+        continue when not found or case
+          when s.ordering = 'stable total' then (c.upto, c.top) >= (v_limit_xact, v_limit)
+          -- Latecomers are for whoever moves it.
+          else c.top >= v_limit and (pg_snapshot_xmin(c.seen) >= c.upto or c.moved_at > clock_timestamp() - interval '10 seconds') end;
+        -- Nobody claims in it meanwhile; where somebody does, the next time will do.
+        continue when not pg_try_advisory_xact_lock(pgqueue.lane_key(s.id, v_lane));
+        select * into c from pgqueue.cursor where subscription = s.id and lane = v_lane order by n desc limit 1;
+        if s.ordering = 'stable total' then
+          v_looked := pgqueue.look_stable(s, c, v_most);
+          select coalesce(min(n) - 1, v_most) into v_beyond from unnest((v_looked).ids) with ordinality u (id, n) where id > v_limit;
+          if v_beyond < v_most then
+            v_looked := pgqueue.look_stable(s, c, v_beyond);
+          end if;
+        else
+          v_looked := pgqueue.look(s, c, v_limit, v_most);
+          continue when v_limit < any ((v_looked).ids); -- latecomers, not given up yet
+        end if;
+        if (v_looked).ids <> '{}' or (v_looked).moved.top > c.top or (v_looked).moved.upto > c.upto then
+          v_found := v_found || v_looked;
+        end if;
+      end loop;
+    end loop;
+  end loop;
+
+  -- Drawn after every look.
+  v_xact := case when cardinality(v_found) > 0 then pg_current_xact_id() end;
+  foreach v_looked in array v_found loop
+    c := (v_looked).moved;
+    c.n := c.n + 1;
+    c.cut := c.cut + cardinality((v_looked).ids);
+    c.moved_at := clock_timestamp();
+    c.upto := coalesce(c.upto, v_xact);
+    if c.late_after is not null then
+      c.late_upto := coalesce(c.late_upto, v_xact);
+    end if;
+    insert into pgqueue.cursor values (c.*);
+    delete from pgqueue.cursor where subscription = c.subscription and lane = c.lane and n < c.n - 1;
+  end loop;
 end
 $$;
 
@@ -98,6 +182,7 @@ begin
   end if;
   perform set_config('synchronous_commit', 'off', true);
 
+  perform pgqueue.cut(v_most);
   -- From one topic to the next as the log has them: also those that were deleted.
   v_topic := (select topic from pgqueue.log order by topic limit 1);
   while v_topic is not null and v_total < v_most loop
@@ -131,9 +216,11 @@ begin
       into v_bound, v_seen, v_xmin;
     -- Of a topic that was deleted, nothing is kept.
     select * into t from pgqueue.topic where id = v_topic;
-    v_excess := case
-      when t.retain_messages is not null or t.retain_bytes is not null then pgqueue.excess(t, v_most)
-      else 0 end;
+    v_excess := 0;
+    if t.retain_messages is not null or t.retain_bytes is not null then
+      perform pgqueue.count_log(t, v_most);
+      v_excess := pgqueue.excess(t, v_most);
+    end if;
     v_old := clock_timestamp() - least(t.retain_ms, 3e12) * interval '1 millisecond';
 
     -- By their places, which hold: messages are never updated, and nobody else deletes them.

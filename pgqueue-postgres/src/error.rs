@@ -12,6 +12,9 @@ const UNKNOWN_SUBSCRIPTION: &str = "PQ002";
 const NOT_ALONE: &str = "PQ004";
 const TRUNCATED: &str = "PQ005";
 const UNKNOWN_POSITION: &str = "PQ006";
+const CUT_OFF: &str = "PQ007";
+const IN_USE: &str = "PQ008";
+const NOT_AT_REST: &str = "PQ009";
 
 /// What a statement is about, for the errors that say it.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +79,11 @@ fn refused(code: &str, message: String, about: About<'_>) -> Error {
             Error::new(ErrorKind::Truncated, format!("{message}: {remedy}"))
         }
         (UNKNOWN_POSITION, _) => Error::new(ErrorKind::Invalid, message),
+        (CUT_OFF, _) => {
+            Error::new(ErrorKind::Truncated, format!("{message}; move it with `seek` to a start that is retained"))
+        }
+        (IN_USE, About::Subscription(name)) => Error::in_use(name),
+        (IN_USE | NOT_AT_REST, _) => Error::new(ErrorKind::Conflict, message),
         // A missing schema, table, function or column.
         ("3F000" | "42P01" | "42883" | "42703", _) => Error::new(
             ErrorKind::Fatal,

@@ -6,6 +6,7 @@
 // Library code returns errors.
 #![warn(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod checkpoints;
 mod client;
 mod coalescing;
 mod consumer;
@@ -21,6 +22,7 @@ mod selecting;
 mod statement;
 mod stats;
 mod subscription;
+mod subscription_store;
 mod subscriptions;
 mod value;
 

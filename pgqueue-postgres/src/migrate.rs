@@ -22,6 +22,7 @@ const MIGRATIONS: [&str; VERSION as usize] = [concat!(
     include_str!("../sql/owner.sql"),
     include_str!("../sql/upkeep.sql"),
     include_str!("../sql/manage.sql"),
+    include_str!("../sql/checkpoint.sql"),
     include_str!("../sql/stats.sql"),
     include_str!("../sql/privileges.sql"),
     "insert into pgqueue.migration (version) values (1);",

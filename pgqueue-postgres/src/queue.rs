@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pgqueue_core::{
-    DeadLetter, Delivery, Error, ErrorKind, HorizonHolder, MessageId, NewMessage, Operation, Publisher, Result,
-    Retention, Subscription, SubscriptionStats, Topic,
+    DeadLetter, Delivery, Error, ErrorKind, HorizonHolder, Laggards, MessageId, NewMessage, Operation, Publisher,
+    Result, Retention, Start, Subscription, SubscriptionStats, Topic,
 };
 use tokio::sync::watch;
 
@@ -66,6 +66,10 @@ impl<C: Client> PgQueue<C> {
             consumers: Arc::default(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared<C> {
+        &self.shared
     }
 
     pub(crate) fn from_shared(shared: Arc<Shared<C>>) -> Self {
@@ -164,6 +168,18 @@ impl<C: Client> PgQueue<C> {
         Ok(found.into_iter().map(|(_, subscription)| subscription).collect())
     }
 
+    /// Returns a subscription, if there is one of this name.
+    ///
+    /// # Errors
+    /// What the server says.
+    ///
+    /// # Cancel safety
+    /// The future changes nothing.
+    pub async fn find_subscription(&self, name: &str) -> Result<Option<Subscription>> {
+        let found = managing(self.shared.find_subscriptions(Some(name)).await)?.pop();
+        Ok(found.map(|(_, subscription)| subscription))
+    }
+
     /// Inserts a subscription: it gets what commits from now on, or what else its [start](Subscription::with_start) says. The
     /// same again keeps all messages and takes the new batch, prefetch, lease and backoff.
     ///
@@ -189,6 +205,20 @@ impl<C: Client> PgQueue<C> {
     pub async fn alter_subscription(&self, subscription: &Subscription) -> Result<()> {
         managing(self.shared.find_subscription(subscription.name()).await)?;
         self.insert_subscription(subscription).await
+    }
+
+    /// Moves a subscription to another start: it gets all that comes after, once more if it had that. What waited for a retry is
+    /// forgotten, and what a dead consumer had in hand; answers to that are refused.
+    ///
+    /// # Errors
+    /// [`Conflict`](ErrorKind::Conflict) while one of its consumers lives, or while it has dead letters, which would come twice:
+    /// it stays where it is. [`NotFound`](ErrorKind::NotFound) if there is none of this name, else as
+    /// [`insert_subscription`](Self::insert_subscription).
+    ///
+    /// # Cancel safety
+    /// Dropping the future means either outcome.
+    pub async fn seek(&self, name: &str, start: &Start) -> Result<()> {
+        managing(self.shared.seek(name, start).await)
     }
 
     /// Deletes a subscription with its messages and dead letters. Its consumers' streams end with
@@ -452,6 +482,7 @@ impl<C: Client> Shared<C> {
             Parameter::nullable(topic.retention().max_age().map(millis)),
             Parameter::nullable(topic.retention().max_messages().map(saturating)),
             Parameter::nullable(topic.retention().max_bytes().map(saturating)),
+            Parameter::new(topic.retention().laggards() == Laggards::Cut),
         ];
         let rows = self.query(statement::CREATE_TOPIC, &parameters, About::Topic(topic.name())).await?;
         let buckets = rows.first().map_or(Ok(i32::from(topic.buckets())), |row| row.get(0))?;
@@ -473,6 +504,9 @@ impl<C: Client> Shared<C> {
             if let Some(bytes) = limit(5)? {
                 retention = retention.with_max_bytes(bytes);
             }
+            if row.get(6)? {
+                retention = retention.with_laggards(Laggards::Cut);
+            }
             Ok(Topic::new(row.get::<String>(0)?)
                 .with_buckets(u16::try_from(row.get::<i32>(1)?).unwrap_or(u16::MAX))
                 .with_dedup_window(Duration::from_millis(row.get::<i64>(2)?.unsigned_abs()))
@@ -487,6 +521,13 @@ impl<C: Client> Shared<C> {
         let rows = self.query(statement::INSERT_SUBSCRIPTION, &parameters, About::Topic(subscription.topic())).await?;
         let stored = rows.first().ok_or_else(|| Error::subscription_not_found(subscription.name()))?;
         subscriptions::read_identity(stored, subscription.name())?.ensure_same_identity(subscription)
+    }
+
+    async fn seek(&self, name: &str, start: &Start) -> Result<()> {
+        let parameters = [Parameter::new(name), Parameter::nullable(subscriptions::start(start)?)];
+        let rows = self.query(statement::SEEK, &parameters, About::Subscription(name)).await?;
+        let found: bool = rows.first().map_or(Ok(false), |row| row.get(0))?;
+        if found { Ok(()) } else { Err(Error::subscription_not_found(name)) }
     }
 
     async fn find_subscriptions(&self, name: Option<&str>) -> Result<Vec<(i64, Subscription)>> {
@@ -538,7 +579,7 @@ fn count<R: crate::Row>(rows: &[R]) -> Result<usize> {
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-fn managing<T>(result: Result<T>) -> Result<T> {
+pub(crate) fn managing<T>(result: Result<T>) -> Result<T> {
     result.map_err(|error| error.during(Operation::Manage))
 }
 

@@ -30,22 +30,24 @@ pub(crate) const TRIM: &str = "select pgqueue.trim()";
 
 pub(crate) const SWEEP: &str = "select pgqueue.sweep()";
 
-pub(crate) const CREATE_TOPIC: &str = "select buckets from pgqueue.create_topic($1, $2, $3, $4, $5, $6)";
+pub(crate) const CREATE_TOPIC: &str = "select buckets from pgqueue.create_topic($1, $2, $3, $4, $5, $6, $7)";
 
 pub(crate) const DELETE_TOPIC: &str = "select pgqueue.delete_topic($1)";
 
 pub(crate) const DESCRIBE_TOPIC: &str = "\
-    select name, buckets, dedup_window_ms, retain_ms, retain_messages, retain_bytes from pgqueue.describe_topic($1)";
+    select name, buckets, dedup_window_ms, retain_ms, retain_messages, retain_bytes, cuts from pgqueue.describe_topic($1)";
 
 pub(crate) const INSERT_SUBSCRIPTION: &str = "\
     select topic, ordering, selector \
-    from pgqueue.insert_subscription($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+    from pgqueue.insert_subscription($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)";
 
 pub(crate) const DELETE_SUBSCRIPTION: &str = "select pgqueue.delete_subscription($1)";
 
+pub(crate) const SEEK: &str = "select pgqueue.seek($1, $2)";
+
 pub(crate) const DESCRIBE_SUBSCRIPTION: &str = "\
     select id, name, topic, ordering, batch, prefetch, lease_ms, max_attempts, base_ms, multiplier, cap_ms, jitter, topic_id, channel, \
-           selector \
+           selector, consumers, workers \
     from pgqueue.describe_subscription($1)";
 
 pub(crate) const DEAD_LETTERS: &str = "\
@@ -60,6 +62,12 @@ pub(crate) const PURGE: &str = "select pgqueue.purge($1)";
 pub(crate) const EXPIRE_LEASES: &str = "select pgqueue.expire_leases($1)";
 
 pub(crate) const STATS: &str = "\
-    select waiting, waiting_is_exact, oldest_ms, in_flight, retrying, dead, consumers, held_back from pgqueue.stats($1)";
+    select waiting, waiting_is_exact, oldest_ms, in_flight, retrying, dead, consumers, held_back, cut from pgqueue.stats($1)";
 
 pub(crate) const HORIZON_HOLDER: &str = "select what, who, age_xids, since from pgqueue.horizon_holder()";
+
+pub(crate) const CHECKPOINTS: &str = "select name, position, moved_at from pgqueue.checkpoints($1)";
+
+pub(crate) const ADVANCE_CHECKPOINT: &str = "select pgqueue.advance_checkpoint($1, $2)";
+
+pub(crate) const RESET_CHECKPOINT: &str = "select pgqueue.reset_checkpoint($1, $2, $3)";

@@ -17,6 +17,7 @@ pub(crate) fn read<R: Row>(row: &R, name: &str) -> Result<SubscriptionStats> {
     stats.dead = count(row, 5)?;
     stats.consumers = count(row, 6)?;
     stats.held_back = count(row, 7)?;
+    stats.cut = count(row, 8)?;
     Ok(stats)
 }
 

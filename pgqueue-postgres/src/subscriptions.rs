@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgqueue_core::{Backoff, Error, ErrorKind, Order, Result, Start, Subscription};
+use pgqueue_core::{Backoff, Consumers, Error, ErrorKind, Order, Result, Start, Subscription};
 
 use crate::{
     Parameter, Row, selecting,
@@ -31,8 +31,26 @@ fn order(ordering: &str) -> Result<Order> {
     }
 }
 
+fn consumers_text(consumers: Consumers) -> Result<&'static str> {
+    match consumers {
+        Consumers::Competing => Ok("competing"),
+        Consumers::SingleActive => Ok("single active"),
+        Consumers::Exclusive => Ok("exclusive"),
+        other => Err(Error::new(ErrorKind::Invalid, format!("PostgreSQL queues know no {other} consumers"))),
+    }
+}
+
+fn consumers(text: &str) -> Result<Consumers> {
+    match text {
+        "competing" => Ok(Consumers::Competing),
+        "single active" => Ok(Consumers::SingleActive),
+        "exclusive" => Ok(Consumers::Exclusive),
+        other => Err(Error::new(ErrorKind::Fatal, format!("{other:?} consumers are newer than this binary"))),
+    }
+}
+
 /// A start as the server reads it.
-fn start(start: &Start) -> Result<Option<&str>> {
+pub(crate) fn start(start: &Start) -> Result<Option<&str>> {
     match start {
         Start::Now => Ok(None),
         Start::Beginning => Ok(Some("")),
@@ -68,6 +86,10 @@ pub(crate) fn write(subscription: &Subscription) -> Result<Vec<Parameter>> {
         Parameter::nullable(start(subscription.start())?),
     ];
     parameters.extend(selecting::write(subscription.selector())?);
+    parameters.extend([
+        Parameter::new(consumers_text(subscription.consumers())?),
+        Parameter::new(whole(subscription.workers())),
+    ]);
     Ok(parameters)
 }
 
@@ -86,7 +108,9 @@ pub(crate) fn read<R: Row>(row: &R) -> Result<Subscription> {
         .with_batch(whole(4)?)
         .with_prefetch(whole(5)?)
         .with_lease(Duration::from_millis(row.get::<i64>(6)?.unsigned_abs()))
-        .with_backoff(backoff))
+        .with_backoff(backoff)
+        .with_consumers(consumers(&row.get::<String>(15)?)?)
+        .with_workers(whole(16)?))
 }
 
 /// Reads a row of [`INSERT_SUBSCRIPTION`](crate::statement::INSERT_SUBSCRIPTION): what stands there under this name.

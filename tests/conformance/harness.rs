@@ -10,7 +10,8 @@ use std::{
 use async_trait::async_trait;
 use pgqueue_conformance::{Capabilities, Harness, Uncommitted};
 use pgqueue_core::{
-    DeadLetter, Error, ErrorKind, MessageId, NewMessage, Publisher, Result, Subscription, SubscriptionDriver, Topic,
+    CheckpointStore, DeadLetter, Error, ErrorKind, MessageId, NewMessage, Publisher, Result, Start, Subscription,
+    SubscriptionDriver, Topic,
 };
 use pgqueue_postgres::{Client, PgQueue, PgSubscription};
 use pgqueue_testserver::{Database, Proxy};
@@ -19,6 +20,7 @@ use pgqueue_testserver::{Database, Proxy};
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
     .with_attempts()
     .with_batch()
+    .with_checkpoints()
     .with_concurrent()
     .with_dead_letters()
     .with_dedup()
@@ -33,7 +35,9 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
     .with_readable_store()
     .with_replay()
     .with_schedule()
+    .with_seek()
     .with_selectors()
+    .with_single_active()
     .with_stable_total_order()
     .with_total_order()
     .with_transactional()
@@ -154,6 +158,14 @@ impl<B: Backend> Harness for Postgres<B> {
 
     async fn redrive(&self, subscription: &str) -> Result<usize> {
         self.queue.redrive(subscription).await
+    }
+
+    async fn seek(&self, subscription: &str, start: &Start) -> Result<()> {
+        self.queue.seek(subscription, start).await
+    }
+
+    async fn checkpoints(&self) -> Result<Arc<dyn CheckpointStore>> {
+        Ok(Arc::new(self.queue.clone()))
     }
 
     async fn expire_leases(&self) -> Result<()> {

@@ -4,10 +4,13 @@ mod backend;
 mod common;
 
 mod bad_input;
+mod checkpoints;
 mod consuming;
 mod crossing;
+mod laggards;
 mod lifecycle;
 mod listener;
 mod ok_in;
 mod retention;
 mod selecting;
+mod taking_over;

@@ -1,0 +1,85 @@
+//! Checkpoints, also moved inside of the caller's transaction.
+
+use async_trait::async_trait;
+use pgqueue_core::{Checkpoint, CheckpointStore, Position, Result};
+
+use crate::{
+    Client, Parameter, PgQueue, Row, Transaction,
+    error::{About, unrepeatable},
+    queue::managing,
+    statement,
+    value::RowExt,
+};
+
+impl<C: Client> PgQueue<C> {
+    /// Moves a checkpoint forward inside of the caller's transaction: what the handler wrote and how far it has come commit
+    /// together. Returns whether it moved; if not, the message was done before: roll back, and answer the delivery with OK.
+    ///
+    /// Whoever else moves the same checkpoint waits until the transaction has ended.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::advance_checkpoint`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future means either outcome, as far as the transaction commits.
+    pub async fn advance_checkpoint_in(
+        &self,
+        transaction: &mut impl Transaction<C>,
+        name: &str,
+        position: &Position,
+    ) -> Result<bool> {
+        let advanced = async {
+            let rows = transaction.query(statement::ADVANCE_CHECKPOINT, &advance(name, position)?).await;
+            moved(&rows.map_err(|error| unrepeatable(error, About::Queue))?)
+        };
+        managing(advanced.await)
+    }
+
+    async fn find_checkpoints(&self, name: Option<&str>) -> Result<Vec<Checkpoint>> {
+        let rows = self.shared().query(statement::CHECKPOINTS, &[Parameter::nullable(name)], About::Queue).await?;
+        rows.iter()
+            .map(|row| Ok(Checkpoint::new(row.get::<String>(0)?, Position::new(row.get::<String>(1)?), row.get(2)?)))
+            .collect()
+    }
+
+    async fn reset(&self, name: &str, from: &Position, to: Option<&Position>) -> Result<()> {
+        let parameters =
+            [Parameter::new(name), Parameter::new(from.as_str()), Parameter::nullable(to.map(Position::as_str))];
+        let rows = self.shared().query(statement::RESET_CHECKPOINT, &parameters, About::Queue).await?;
+        let at: Option<String> = rows.first().map_or(Ok(None), |row| row.read(0))?;
+        Checkpoint::ensure_reset(name, from, at.map(Position::new).as_ref())
+    }
+}
+
+/// The parameters of [`ADVANCE_CHECKPOINT`](statement::ADVANCE_CHECKPOINT), and what it answers.
+fn advance(name: &str, position: &Position) -> Result<[Parameter; 2]> {
+    Checkpoint::validate_name(name)?;
+    Ok([Parameter::new(name), Parameter::new(position.as_str())])
+}
+
+fn moved<R: Row>(rows: &[R]) -> Result<bool> {
+    rows.first().map_or(Ok(false), |row| row.get(0))
+}
+
+#[async_trait]
+impl<C: Client> CheckpointStore for PgQueue<C> {
+    async fn checkpoint(&self, name: &str) -> Result<Option<Checkpoint>> {
+        Ok(managing(self.find_checkpoints(Some(name)).await)?.pop())
+    }
+
+    async fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
+        managing(self.find_checkpoints(None).await)
+    }
+
+    async fn advance_checkpoint(&self, name: &str, position: &Position) -> Result<bool> {
+        let advanced = async {
+            let parameters = advance(name, position)?;
+            moved(&self.shared().query(statement::ADVANCE_CHECKPOINT, &parameters, About::Queue).await?)
+        };
+        managing(advanced.await)
+    }
+
+    async fn reset_checkpoint(&self, name: &str, from: &Position, to: Option<&Position>) -> Result<()> {
+        managing(self.reset(name, from, to).await)
+    }
+}
