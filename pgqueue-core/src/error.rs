@@ -224,6 +224,16 @@ impl Error {
         Self::new(ErrorKind::Conflict, message)
     }
 
+    /// A subscription lost messages that it had not handed out, as [laggards are cut](crate::Laggards::Cut); every driver says
+    /// so in the same words.
+    #[must_use]
+    pub fn cut_off(subscription: &str) -> Self {
+        let message = format!(
+            "subscription {subscription:?} lagged behind what its topic retains and lost messages, which its statistics count; move it with seek to what is left"
+        );
+        Self::new(ErrorKind::Truncated, message)
+    }
+
     /// Turns what a panic carried into an error with its message.
     pub(crate) fn panic(payload: Box<dyn Any + Send>) -> Self {
         let said = match payload.downcast::<&str>().map(|said| said.to_string()) {

@@ -111,3 +111,21 @@ impl Topic {
         Err(Error::new(ErrorKind::Conflict, message))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_that_would_cut_everything_are_refused() {
+        let cutting =
+            |retention: Retention| Topic::new("t").with_retention(retention.with_laggards(Laggards::Cut)).validate();
+        let error = cutting(Retention::nothing()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().starts_with("topic \"t\" cuts laggards after no time at all"), "{error}");
+
+        cutting(Retention::everything()).unwrap();
+        cutting(Retention::nothing().with_max_age(Duration::from_nanos(1))).unwrap();
+        Topic::new("t").with_retention(Retention::nothing()).validate().unwrap();
+    }
+}

@@ -434,8 +434,7 @@ begin
     select * into c from pgqueue.cursor where subscription = s.id and lane = v_lane order by n desc limit 1;
     continue when not found;
     if c.cut > 0 then
-      raise exception 'subscription % fell behind: % messages were deleted before it got them', quote_literal(s.name),
-        (select sum(n.cut) from (select distinct on (lane) cut from pgqueue.cursor where subscription = s.id order by lane, n desc) n)
+      raise exception 'subscription % lagged behind what its topic retains and lost messages', quote_literal(s.name)
         using errcode = 'PQ007', hint = 'Move it to a start that is retained: pgqueue.seek.';
     end if;
 

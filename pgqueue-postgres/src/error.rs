@@ -79,11 +79,9 @@ fn refused(code: &str, message: String, about: About<'_>) -> Error {
             Error::new(ErrorKind::Truncated, format!("{message}: {remedy}"))
         }
         (UNKNOWN_POSITION, _) => Error::new(ErrorKind::Invalid, message),
-        (CUT_OFF, _) => {
-            Error::new(ErrorKind::Truncated, format!("{message}; move it with `seek` to a start that is retained"))
-        }
+        (CUT_OFF, About::Subscription(name)) => Error::cut_off(name),
         (IN_USE, About::Subscription(name)) => Error::in_use(name),
-        (IN_USE | NOT_AT_REST, _) => Error::new(ErrorKind::Conflict, message),
+        (NOT_AT_REST, _) => Error::new(ErrorKind::Conflict, message),
         // A missing schema, table, function or column.
         ("3F000" | "42P01" | "42883" | "42703", _) => Error::new(
             ErrorKind::Fatal,
