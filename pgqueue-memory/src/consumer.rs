@@ -17,7 +17,8 @@ use crate::{lease::ConsumerId, store::Store, wakeups::wakeups};
 /// [`MemoryQueue::subscription`](crate::MemoryQueue::subscription) makes it.
 ///
 /// A consumer in the same process cannot miss a beat, so its leases last until their deliveries are settled or dropped.
-/// [`pause_heartbeat`](Self::pause_heartbeat) and [`crash`](Self::crash) simulate one that is frozen or killed.
+/// [`pause_heartbeat`](Self::pause_heartbeat) and [`crash`](Self::crash) simulate one that is frozen or killed. It lives from
+/// its first fetch until it is dropped, or has been silent for the whole [`Subscription::lease`].
 pub struct MemorySubscription {
     store: Arc<Store>,
     consumer: Arc<Consumer>,
@@ -82,6 +83,19 @@ impl MemorySubscription {
         // Who was silent before is not heard later for falling silent again.
         if let (Ok(subscription), true) = (subscription, was_silent == beating) {
             subscription.set_beating(self.consumer.id, beating, now);
+        }
+    }
+}
+
+/// Lets another consumer take over where one has all, once what this one holds is settled or dropped.
+impl Drop for MemorySubscription {
+    fn drop(&mut self) {
+        if self.consumer.has_crashed() {
+            return;
+        }
+        let (mut state, now) = self.store.lock();
+        if let Ok(subscription) = state.advance(self.consumer.subscription(), now) {
+            subscription.leave(self.consumer.id);
         }
     }
 }

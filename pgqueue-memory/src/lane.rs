@@ -33,6 +33,11 @@ impl Lane {
         Self { ordered, in_hand: 0, returned: BTreeMap::new(), fresh: VecDeque::new() }
     }
 
+    /// Forgets everything, what is in hand included. Returns what waited.
+    pub(crate) fn clear(&mut self) -> Self {
+        std::mem::replace(self, Self::new(self.ordered))
+    }
+
     /// Appends a message that was just published.
     pub(crate) fn push(&mut self, entry: Entry) {
         self.fresh.push_back(entry);
@@ -86,6 +91,19 @@ impl Lane {
             let key = ((!self.ordered).then_some(due), first.arrival);
             self.returned.insert(key, Run { due, entries });
         }
+    }
+
+    /// Takes out what was never handed out and stands in the log up to `position`.
+    pub(crate) fn cut(&mut self, position: u64) -> Vec<Entry> {
+        let reach = self.fresh.iter().take_while(|entry| entry.position.is_none_or(|its| its <= position)).count();
+        let (cut, redriven): (Vec<_>, Vec<_>) = self.fresh.drain(..reach).partition(|entry| entry.position.is_some());
+        redriven.into_iter().rev().for_each(|entry| self.fresh.push_front(entry));
+        cut
+    }
+
+    /// How many messages were never handed out, and how many came back.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.fresh.len(), self.returned.values().map(|run| run.entries.len()).sum())
     }
 
     /// All that waits, in no particular order.

@@ -38,7 +38,7 @@ impl Leases {
         self.leases.get(&id)
     }
 
-    pub(crate) fn values(&self) -> impl Iterator<Item = &Lease> {
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Lease> + Clone {
         self.leases.values()
     }
 

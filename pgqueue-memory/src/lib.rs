@@ -37,6 +37,8 @@
 #![warn(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod acker;
+mod activity;
+mod checkpoints;
 mod clock;
 mod consumer;
 mod entry;
@@ -47,6 +49,7 @@ mod log;
 mod queue;
 mod store;
 mod subscription_state;
+mod subscription_store;
 mod topic_state;
 mod wakeups;
 

@@ -19,39 +19,51 @@ pub(crate) struct Log {
     last: u64,
 }
 
+/// A message of the log.
 #[derive(Debug)]
-struct Retained {
-    position: u64,
-    id: u64,
-    message: Message,
-    since: Instant,
+pub(crate) struct Retained {
+    pub(crate) position: u64,
+    /// The number behind its id.
+    pub(crate) id: u64,
+    pub(crate) message: Message,
+    pub(crate) since: Instant,
 }
 
 impl Log {
-    pub(crate) fn push(&mut self, position: u64, id: u64, message: Message, since: Instant) {
-        self.last = position;
-        self.bytes += message.payload().len() as u64;
-        self.retained.push_back(Retained { position, id, message, since });
+    pub(crate) fn push(&mut self, message: Retained) {
+        self.last = message.position;
+        self.bytes += message.message.payload().len() as u64;
+        self.retained.push_back(message);
     }
 
-    /// Forgets what is beyond the limits.
-    pub(crate) fn trim(&mut self, retention: Retention, now: Now) {
-        let is_old = |first: &Retained| {
+    /// Whether the first message is beyond one of the limits.
+    pub(crate) fn exceeds(&self, retention: Retention, now: Now) -> bool {
+        self.retained.front().is_some_and(|first| {
             retention.max_age().is_some_and(|age| now.instant.saturating_duration_since(first.since) >= age)
-        };
-        while let Some(first) = self.retained.front()
-            && (is_old(first)
                 || retention.max_messages().is_some_and(|most| self.retained.len() as u64 > most)
-                || retention.max_bytes().is_some_and(|most| self.bytes > most))
+                || retention.max_bytes().is_some_and(|most| self.bytes > most)
+        })
+    }
+
+    /// Forgets what is beyond the limits. Returns whether there was something.
+    pub(crate) fn trim(&mut self, retention: Retention, now: Now) -> bool {
+        let before = self.trimmed;
+        while self.exceeds(retention, now)
+            && let Some(first) = self.retained.pop_front()
         {
             self.bytes -= first.message.payload().len() as u64;
             self.trimmed = first.position;
-            self.retained.pop_front();
         }
+        self.trimmed > before
     }
 
-    /// What a subscription gets that starts so, each with the number behind its id.
-    pub(crate) fn from(&self, start: &Start) -> Result<impl Iterator<Item = (u64, &Message)>> {
+    /// The position of the last message that is not retained any more.
+    pub(crate) fn trimmed(&self) -> u64 {
+        self.trimmed
+    }
+
+    /// What a subscription gets that starts so.
+    pub(crate) fn from(&self, start: &Start) -> Result<impl Iterator<Item = &Retained>> {
         let after = match start {
             Start::Now => self.last,
             Start::Beginning => 0,
@@ -73,6 +85,6 @@ impl Log {
             other => return Err(Error::new(ErrorKind::Invalid, format!("a subscription cannot start {other:?}"))),
         };
         let first = self.retained.partition_point(|retained| retained.position <= after);
-        Ok(self.retained.range(first..).map(|retained| (retained.id, &retained.message)))
+        Ok(self.retained.range(first..))
     }
 }

@@ -3,7 +3,9 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use pgqueue_core::{DeadLetter, MessageId, NewMessage, Operation, Publisher, Result, Subscription, Topic};
+use pgqueue_core::{
+    DeadLetter, MessageId, NewMessage, Operation, Publisher, Result, Start, Subscription, SubscriptionStats, Topic,
+};
 
 use crate::{
     consumer::MemorySubscription, inspect::message_not_found, store::Store, subscription_state::SubscriptionState,
@@ -91,8 +93,19 @@ impl MemoryQueue {
         Ok(self.store.lock().0.subscriptions().cloned().collect())
     }
 
+    /// Returns a subscription with its options, if there is one of this name.
+    ///
+    /// # Errors
+    /// None here; a server may be out of reach.
+    ///
+    /// # Cancel safety
+    /// The future changes nothing.
+    pub async fn find_subscription(&self, name: &str) -> Result<Option<Subscription>> {
+        Ok(self.store.lock().0.subscription(name).ok().map(|subscription| subscription.options.clone()))
+    }
+
     /// Inserts a subscription: it gets what is published from now on, or what else its [start](Subscription::with_start)
-    /// says. The same again keeps all messages and takes the new batch, lease and backoff.
+    /// says. The same again keeps all messages and takes the new options.
     ///
     /// # Errors
     /// [`Invalid`](pgqueue_core::ErrorKind::Invalid) for an unusable name, option or position,
@@ -106,7 +119,7 @@ impl MemoryQueue {
         managing(self.store.insert_subscription(subscription))
     }
 
-    /// Sets the batch, lease and backoff of a subscription that exists, from the next delivery on.
+    /// Sets the options of a subscription that exists which are not its identity, from the next delivery on.
     ///
     /// # Errors
     /// As [`insert_subscription`](Self::insert_subscription), and [`NotFound`](pgqueue_core::ErrorKind::NotFound) if there
@@ -116,6 +129,37 @@ impl MemoryQueue {
     /// The future never waits: once polled it is done.
     pub async fn alter_subscription(&self, subscription: &Subscription) -> Result<()> {
         managing(self.store.alter_subscription(subscription))
+    }
+
+    /// Moves a subscription to another start: it gets all that comes after, also what it got before. What it had in hand or
+    /// waited for a retry is forgotten, and later answers are refused with [`LeaseLost`](pgqueue_core::ErrorKind::LeaseLost).
+    ///
+    /// # Errors
+    /// [`NotFound`](pgqueue_core::ErrorKind::NotFound) if there is none of this name,
+    /// [`Conflict`](pgqueue_core::ErrorKind::Conflict) while one of its consumers lives or while it has dead letters,
+    /// [`Invalid`](pgqueue_core::ErrorKind::Invalid) for an unusable position,
+    /// [`Truncated`](pgqueue_core::ErrorKind::Truncated) if something was deleted that came after it. Then nothing changes.
+    ///
+    /// # Cancel safety
+    /// The future never waits: once polled it is done.
+    pub async fn seek(&self, name: &str, start: &Start) -> Result<()> {
+        let forgotten = {
+            let (mut state, now) = self.store.lock();
+            state.seek(name, start, now)
+        };
+        managing(forgotten.map(drop))
+    }
+
+    /// Returns how a subscription stands.
+    ///
+    /// # Errors
+    /// [`NotFound`](pgqueue_core::ErrorKind::NotFound) if there is none of this name.
+    ///
+    /// # Cancel safety
+    /// The future changes nothing.
+    pub async fn stats(&self, name: &str) -> Result<SubscriptionStats> {
+        let (mut state, now) = self.store.lock();
+        managing(state.advance(name, now).map(|subscription| subscription.stats(now)))
     }
 
     /// Deletes a subscription with its messages and dead letters. Its consumers' streams end with

@@ -6,13 +6,17 @@ use std::{
     time::SystemTime,
 };
 
-use pgqueue_core::{Ack, Delivery, Error, Message, MessageId, NewMessage, Position, Result, Subscription, Topic};
+use pgqueue_core::{
+    Ack, Delivery, Error, Message, MessageId, NewMessage, Position, Result, Start, Subscription, Topic,
+};
 
 use crate::{
     acker::MemoryAcker,
+    checkpoints::Checkpoints,
     clock::{Clock, Now},
     consumer::Consumer,
     lease::LeaseId,
+    log::Retained,
     subscription_state::SubscriptionState,
     topic_state::TopicState,
 };
@@ -30,6 +34,7 @@ pub(crate) struct State {
     last_id: u64,
     last_position: u64,
     last_lease: LeaseId,
+    pub(crate) checkpoints: Checkpoints,
 }
 
 impl Store {
@@ -68,7 +73,7 @@ impl Store {
         state.last_lease += 1;
         let lease = state.last_lease;
         let subscription = state.consumed_by(consumer, now)?;
-        let Some(mut messages) = subscription.claim(lease, consumer, now) else { return Ok(None) };
+        let Some(mut messages) = subscription.claim(lease, consumer, now)? else { return Ok(None) };
         let batch = subscription.options.batch() > 1 || messages.len() > 1;
         drop(state); // a delivery that is dropped locks again
 
@@ -141,16 +146,14 @@ impl State {
 
     pub(crate) fn create_topic(&mut self, wanted: Topic) -> Result<()> {
         wanted.validate()?;
-        match self.topics.get_mut(wanted.name()) {
-            Some(existing) => {
-                existing.options.ensure_same_identity(&wanted)?;
-                existing.options = wanted;
-            }
-            None => {
-                self.topics.insert(wanted.name().to_owned(), TopicState::new(wanted));
-            }
-        }
-        Ok(())
+        let name = wanted.name().to_owned();
+        let Some(existing) = self.topics.get_mut(&name) else {
+            self.topics.insert(name, TopicState::new(wanted));
+            return Ok(());
+        };
+        existing.options.ensure_same_identity(&wanted)?;
+        existing.options = wanted;
+        self.cut_laggards(&name) // those who lag behind what was forgotten while they were not cut
     }
 
     /// Takes a topic out with its subscriptions, to be dropped outside the lock: there may be much of it.
@@ -167,11 +170,8 @@ impl State {
         }
         self.advance_topic(wanted.topic(), now)?; // what is due by now came before it
         let topic = self.topic_mut(wanted.topic())?;
-        topic.log.trim(topic.options.retention(), now);
         let mut state = SubscriptionState::new(wanted.clone(), topic.options.buckets());
-        for (id, message) in topic.log.from(wanted.start())? {
-            state.publish(id, message);
-        }
+        topic.log.from(wanted.start())?.for_each(|published| state.publish(published));
         let name: Arc<str> = wanted.name().into();
         topic.subscriptions.push(Arc::clone(&name));
         self.subscriptions.insert(name, state);
@@ -183,7 +183,23 @@ impl State {
         let existing = self.advance(wanted.name(), now)?; // what was due by now goes by the old options
         existing.options.ensure_same_identity(wanted)?;
         existing.options = wanted.clone();
+        existing.ring(); // others may get messages than before
         Ok(())
+    }
+
+    /// Moves a subscription to another start. Returns what it forgets, to be dropped outside the lock.
+    pub(crate) fn seek(&mut self, name: &str, start: &Start, now: Now) -> Result<impl Sized + use<>> {
+        let topic = self.subscription(name)?.options.topic().to_owned();
+        self.advance_topic(&topic, now)?; // what is due by now comes before "now"
+        self.advance(name, now)?.ensure_movable()?;
+        let Self { topics, subscriptions, .. } = self;
+        let log = &topics.get(&topic).ok_or_else(|| Error::topic_not_found(&topic))?.log;
+        let published = log.from(start)?;
+        let subscription = subscriptions.get_mut(name).ok_or_else(|| Error::subscription_not_found(name))?;
+        let forgotten = subscription.rewind();
+        published.for_each(|published| subscription.publish(published));
+        subscription.ring();
+        Ok(forgotten)
     }
 
     /// Takes a subscription out, to be dropped outside the lock.
@@ -217,11 +233,28 @@ impl State {
         // Twenty digits, so that positions compare as texts.
         let message =
             Message::new(message_id(id), Position::new(format!("{position:020}")), topic, message, published_at);
+        let published = Retained { position, id, message, since: now.instant };
+        for name in self.topic_mut(topic)?.subscriptions.clone() {
+            self.subscription_mut(&name)?.publish(&published);
+        }
+        self.topic_mut(topic)?.log.push(published);
+        self.trim(topic, now)
+    }
+
+    /// Forgets what is beyond a topic's limits.
+    fn trim(&mut self, topic: &str, now: Now) -> Result<()> {
         let state = self.topic_mut(topic)?;
-        state.log.push(position, id, message.clone(), now.instant);
-        state.log.trim(state.options.retention(), now);
-        for name in state.subscriptions.clone() {
-            self.subscription_mut(&name)?.publish(id, &message);
+        if state.log.trim(state.options.retention(), now) { self.cut_laggards(topic) } else { Ok(()) }
+    }
+
+    /// Takes from the subscriptions of a topic what it has forgotten, if it [cuts](TopicState::cuts) them.
+    fn cut_laggards(&mut self, topic: &str) -> Result<()> {
+        let state = self.topic(topic)?;
+        if state.cuts() {
+            let trimmed = state.log.trimmed();
+            for name in state.subscriptions.clone() {
+                self.subscription_mut(&name)?.cut(trimmed);
+            }
         }
         Ok(())
     }
@@ -232,7 +265,7 @@ impl State {
         names.filter_map(|name| self.subscriptions.get(name)).for_each(SubscriptionState::ring);
     }
 
-    /// Lets the scheduled messages of a topic that are due enter it.
+    /// Lets the scheduled messages of a topic that are due enter it, and those go that are too old.
     fn advance_topic(&mut self, topic: &str, now: Now) -> Result<()> {
         let mut moved = false;
         while let Some((id, message, published_at)) = self.topic_mut(topic)?.pop_due(now) {
@@ -242,13 +275,13 @@ impl State {
         if moved {
             self.ring(topic);
         }
-        Ok(())
+        self.trim(topic, now)
     }
 
     /// Does for a subscription what time alone demands by now.
     pub(crate) fn advance(&mut self, subscription: &str, now: Now) -> Result<&mut SubscriptionState> {
         let topic = self.subscription(subscription)?.options.topic();
-        if self.topic(topic)?.next_due().is_some_and(|due| due <= now.instant) {
+        if self.topic(topic)?.is_due(now) {
             let topic = topic.to_owned();
             self.advance_topic(&topic, now)?;
         }

@@ -2,15 +2,20 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use pgqueue_core::{Ack, DeadLetter, Error, Message, MessageId, Order, Requeue, Result, Subscription, bucket};
+use pgqueue_core::{
+    Ack, Consumers, DeadLetter, Error, ErrorKind, Message, MessageId, Order, Requeue, Result, Subscription,
+    SubscriptionStats, bucket,
+};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    activity::Activity,
     clock::Now,
     consumer::Consumer,
     entry::Entry,
     lane::Lane,
     lease::{ConsumerId, Lease, LeaseId, Leases},
+    log::Retained,
 };
 
 /// How many acked messages a subscription remembers.
@@ -24,6 +29,7 @@ pub(crate) struct SubscriptionState {
     /// Where the next claim looks first, so that no lane starves another.
     next_lane: usize,
     leases: Leases,
+    activity: Activity,
     /// How many messages came, redriven ones again.
     arrivals: u64,
     /// The ids of all messages that are waiting or in hand.
@@ -31,6 +37,8 @@ pub(crate) struct SubscriptionState {
     /// The latest [`ACKED_HISTORY`], oldest first.
     acked: VecDeque<Message>,
     dead: Vec<(Entry, DeadLetter)>,
+    /// How many messages its topic deleted before they were handed out.
+    cut: u64,
     /// Rings when a run may have become claimable.
     bell: watch::Sender<()>,
     /// Rings when a message is settled or dead.
@@ -53,10 +61,12 @@ impl SubscriptionState {
             lanes,
             next_lane: 0,
             leases: Leases::default(),
+            activity: Activity::default(),
             arrivals: 0,
             unsettled: HashSet::new(),
             acked: VecDeque::new(),
             dead: Vec::new(),
+            cut: 0,
             bell: watch::Sender::default(),
             settled: watch::Sender::default(),
             deadlines: watch::Sender::default(),
@@ -64,9 +74,46 @@ impl SubscriptionState {
     }
 
     /// Appends a published message, if it is one for this subscription. The caller [rings](Self::ring) once it appended all.
-    pub(crate) fn publish(&mut self, id: u64, message: &Message) {
+    pub(crate) fn publish(&mut self, published: &Retained) {
+        let Retained { id, position, message, .. } = published;
         if self.options.selector().matches(message) {
-            self.push(Entry::new(id, message.clone()));
+            self.push(Entry::new(*id, *position, message.clone()));
+        }
+    }
+
+    /// Checks that nobody works with this subscription, and nothing would get lost, if it were [moved](Self::rewind).
+    pub(crate) fn ensure_movable(&self) -> Result<()> {
+        let name = self.options.name();
+        let problem = match (self.activity.living(), self.dead.len()) {
+            (0, 0) => return Ok(()),
+            (0, dead) => format!("has {dead} dead letters; redrive or purge them first"),
+            (consumers, _) => format!("has {consumers} living consumers; stop its consumers first"),
+        };
+        Err(Error::new(ErrorKind::Conflict, format!("subscription {name:?} {problem}")))
+    }
+
+    /// Forgets what waits and what is in hand, so that it can be moved. Returns it, to be dropped outside the lock.
+    pub(crate) fn rewind(&mut self) -> impl Sized + use<> {
+        let lanes: Vec<_> = self.lanes.iter_mut().map(Lane::clear).collect();
+        let leases = std::mem::take(&mut self.leases);
+        self.cut = 0;
+        self.unsettled.clear();
+        self.activity = Activity::default();
+        self.settled.send_replace(());
+        self.deadlines.send_replace(());
+        (lanes, leases)
+    }
+
+    /// Loses what was never handed out and stands in the log up to `position`.
+    pub(crate) fn cut(&mut self, position: u64) {
+        let cut: Vec<_> = self.lanes.iter_mut().flat_map(|lane| lane.cut(position)).collect();
+        if !cut.is_empty() {
+            self.cut += cut.len() as u64;
+            for entry in cut {
+                self.unsettled.remove(&entry.id);
+            }
+            self.ring();
+            self.settled.send_replace(());
         }
     }
 
@@ -91,25 +138,48 @@ impl SubscriptionState {
         }
     }
 
-    /// Hands the next run to a consumer, as the lease `id`.
-    pub(crate) fn claim(&mut self, id: LeaseId, consumer: &Consumer, now: Now) -> Option<Vec<Message>> {
+    /// Hands the next run to a consumer, as the lease `id`, if it is one that gets any.
+    pub(crate) fn claim(&mut self, id: LeaseId, consumer: &Consumer, now: Now) -> Result<Option<Vec<Message>>> {
+        if self.cut > 0 {
+            return Err(Error::cut_off(self.options.name(), self.cut));
+        }
+        if self.options.consumers() == Consumers::Exclusive && !self.activity.is_first(consumer.id) {
+            return Err(Error::in_use(self.options.name()));
+        }
+        let deadline = consumer.is_silent().then(|| now.after(self.options.lease()));
+        let deadline = self.activity.enter(consumer.id, deadline);
+        if !self.serves(consumer.id) {
+            return Ok(None);
+        }
+        let Some((lane, mut entries)) = self.next_run(now) else { return Ok(None) };
+
+        let messages = entries.iter_mut().map(|entry| entry.hand_out(now)).collect();
+        self.leases.insert(id, Lease { consumer: consumer.id, lane, entries, deadline });
+        self.activity.take(consumer.id);
+        Ok(Some(messages))
+    }
+
+    /// Whether a consumer may get messages, as things stand.
+    fn serves(&self, consumer: ConsumerId) -> bool {
+        self.options.consumers() == Consumers::Competing || self.activity.is_first(consumer)
+    }
+
+    /// Takes the next run out of its lane.
+    fn next_run(&mut self, now: Now) -> Option<(usize, Vec<Entry>)> {
         let lanes = self.lanes.len();
         let order = (0..lanes).map(|n| (self.next_lane + n) % lanes);
         let batch = self.options.batch();
-        let (lane, mut entries) =
+        let (lane, entries) =
             order.into_iter().find_map(|lane| Some((lane, self.lanes[lane].claim(now.instant, batch)?)))?;
         self.next_lane = (lane + 1) % lanes;
-
-        let messages = entries.iter_mut().map(|entry| entry.hand_out(now)).collect();
-        let deadline = consumer.is_silent().then(|| now.after(self.options.lease()));
-        self.leases.insert(id, Lease { consumer: consumer.id, lane, entries, deadline });
-        Some(messages)
+        Some((lane, entries))
     }
 
     /// Ends a lease by its consumer's answer.
     pub(crate) fn settle(&mut self, id: LeaseId, ack: Ack, now: Now) -> Result<()> {
         let lease = self.leases.remove(id).ok_or_else(|| Error::lease_lost(self.options.name()))?;
-        let frees_only_the_lane = !matches!(ack, Ack::Requeue(_));
+        let passes_on = self.activity.release(lease.consumer);
+        let frees_only_the_lane = !passes_on && !matches!(ack, Ack::Requeue(_));
         match ack {
             Ack::Ok => self.acknowledge(&lease),
             Ack::Reject { reason } => self.bury(lease.entries, &reason, now),
@@ -164,7 +234,7 @@ impl SubscriptionState {
     /// that attempt counts for none of them; only a message that was in hand alone counts it.
     pub(crate) fn expire(&mut self, now: Now) {
         let mut expired = false;
-        while let Some(Lease { lane, entries, .. }) = self.leases.pop_expired(now.instant) {
+        while let Some(Lease { consumer, lane, entries, .. }) = self.leases.pop_expired(now.instant) {
             let alone = entries.len() == 1;
             for mut entry in entries {
                 if alone && entry.attempts >= self.options.backoff().max_attempts() {
@@ -175,9 +245,10 @@ impl SubscriptionState {
                 }
             }
             self.lanes[lane].release();
+            self.activity.release(consumer);
             expired = true;
         }
-        if expired {
+        if self.activity.expire(|deadline| deadline <= now.instant) || expired {
             self.ring();
             self.settled.send_replace(());
             self.deadlines.send_replace(());
@@ -188,14 +259,25 @@ impl SubscriptionState {
     pub(crate) fn set_beating(&mut self, consumer: ConsumerId, beating: bool, now: Now) {
         let deadline = (!beating).then(|| now.after(self.options.lease()));
         self.leases.set_deadline(|lease| lease.consumer == consumer, deadline);
+        self.activity.set_deadline(consumer, deadline);
         // Whoever waits for one of them must look at them again.
         self.ring();
         self.deadlines.send_replace(());
     }
 
-    /// Ends all leases now, as if their consumers had been silent for too long.
+    /// Notes that a consumer's driver is gone: another may take its place, once what it holds is settled.
+    pub(crate) fn leave(&mut self, consumer: ConsumerId) {
+        if self.activity.leave(consumer) {
+            self.ring();
+        }
+    }
+
+    /// Ends all leases now, as if their consumers had been silent for too long. Those who really are silent are dead.
     pub(crate) fn expire_all(&mut self, now: Now) {
         self.leases.set_deadline(|_| true, Some(now.instant));
+        if self.activity.expire(|_| true) {
+            self.ring();
+        }
         self.expire(now);
     }
 
@@ -203,10 +285,15 @@ impl SubscriptionState {
         self.lanes.iter().any(|lane| lane.can_claim(now))
     }
 
+    /// Whether a consumer that looks now finds something, or is told that it was cut off.
+    pub(crate) fn has_news_for(&self, consumer: ConsumerId, now: Instant) -> bool {
+        self.cut > 0 || (self.serves(consumer) && self.can_claim(now))
+    }
+
     /// The first moment after `past` at which time alone makes something happen.
     pub(crate) fn due_after(&self, past: Instant) -> Option<Instant> {
         let lanes = self.lanes.iter().filter_map(|lane| lane.due_after(past));
-        lanes.chain(self.leases.next_deadline()).min()
+        lanes.chain(self.next_deadline()).min()
     }
 
     /// Whether a lease is still held, and when it will end.
@@ -237,6 +324,23 @@ impl SubscriptionState {
 
     pub(crate) fn is_unsettled(&self, id: u64) -> bool {
         self.unsettled.contains(&id)
+    }
+
+    pub(crate) fn stats(&self, now: Now) -> SubscriptionStats {
+        let mut stats = SubscriptionStats::new(self.options.name());
+        for (fresh, returned) in self.lanes.iter().map(Lane::counts) {
+            stats.waiting += fresh as u64;
+            stats.retrying += returned as u64;
+        }
+        let in_hand = self.leases.values().flat_map(|lease| &lease.entries);
+        let waiting = self.lanes.iter().flat_map(Lane::waiting);
+        let oldest = in_hand.clone().chain(waiting).map(Entry::published_at).min();
+        stats.oldest = oldest.map(|oldest| now.time.duration_since(oldest).unwrap_or_default());
+        stats.in_flight = in_hand.count() as u64;
+        stats.dead = self.dead.len() as u64;
+        stats.consumers = self.activity.living() as u64;
+        stats.cut = self.cut;
+        stats
     }
 
     pub(crate) fn pending(&self) -> Vec<Message> {
@@ -272,9 +376,9 @@ impl SubscriptionState {
         std::mem::take(&mut self.dead)
     }
 
-    /// When the next lease ends by itself.
+    /// When the next lease ends by itself, or the next consumer is taken for dead.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.leases.next_deadline()
+        self.leases.next_deadline().into_iter().chain(self.activity.next_deadline()).min()
     }
 }
 

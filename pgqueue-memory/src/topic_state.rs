@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use pgqueue_core::{NewMessage, Topic};
+use pgqueue_core::{Laggards, NewMessage, Topic};
 use tokio::time::Instant;
 
 use crate::{clock::Now, log::Log};
@@ -60,6 +60,17 @@ impl TopicState {
         let next = self.scheduled.first_entry().filter(|next| next.key().0 <= now.instant)?;
         let ((_, id), (message, published_at)) = next.remove_entry();
         Some((id, message, published_at))
+    }
+
+    /// Whether messages beyond a limit go though a subscription has not passed them.
+    pub(crate) fn cuts(&self) -> bool {
+        self.options.retention().laggards() == Laggards::Cut
+    }
+
+    /// Whether time alone demands something by now.
+    pub(crate) fn is_due(&self, now: Now) -> bool {
+        self.next_due().is_some_and(|due| due <= now.instant)
+            || (self.cuts() && self.log.exceeds(self.options.retention(), now))
     }
 
     /// When the next scheduled message is due.

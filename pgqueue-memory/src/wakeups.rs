@@ -51,7 +51,7 @@ impl Listening {
             let (mut state, now) = self.store.lock();
             let subscription = state.consumed_by(&self.consumer, now)?;
             self.announced = now.instant;
-            if subscription.can_claim(now.instant) {
+            if subscription.has_news_for(self.consumer.id, now.instant) {
                 return Ok(wakeup);
             }
         }
