@@ -6,7 +6,7 @@ use futures::{
     Stream, StreamExt, TryFutureExt,
     future::{self, Either},
 };
-use pgqueue_core::{DeadLetter, Delivery, Error, ErrorKind, Result, Subscription, SubscriptionDriver, Wakeups};
+use pgqueue_core::{DeadLetter, Delivery, Error, ErrorKind, Result, Start, Subscription, SubscriptionDriver, Wakeups};
 use tokio::time::Instant;
 
 use crate::{
@@ -194,6 +194,25 @@ impl Kit {
             Ok(letters)
         };
         dead_letters.map_err(located())
+    }
+
+    /// Moves a subscription to another start, or is refused for another reason than consumers that are about to leave.
+    #[track_caller]
+    pub(crate) fn seek(&self, subscription: &Subscription, start: Start) -> impl Step<Result<()>> {
+        let seek = async move {
+            let answer = self.patiently(async {
+                loop {
+                    match self.harness().seek(subscription.name(), &start).await {
+                        Err(error) if error.kind() == ErrorKind::Conflict => self.harness().pass(POLL).await,
+                        answer => return answer,
+                    }
+                }
+            });
+            answer
+                .await
+                .ok_or_else(|| CaseFailure::new("a subscription that cannot be moved though its consumers left"))
+        };
+        seek.map_err(located())
     }
 
     /// Fetches as a consume stream does: looks, waits for a wake-up, and looks again.

@@ -2,6 +2,7 @@
 
 mod ack;
 mod batch;
+mod checkpoint;
 mod concurrency;
 mod crash;
 mod delivery;
@@ -13,7 +14,9 @@ mod ordering;
 mod payloads;
 mod publish;
 mod requeue;
+mod seek;
 mod selector;
+mod single_active;
 mod start;
 mod stop;
 
@@ -128,6 +131,34 @@ cases! {
     start::late_commits_come_after_every_position_before if Replay + TotalOrder + Transactional;
     start::stable_total_order_is_the_same_for_everyone if StableTotalOrder + Replay + Transactional;
     start::stable_total_order_goes_on_when_the_last_writer_ends if StableTotalOrder + Transactional;
+
+    seek::moved_to_the_beginning_it_gets_all_again if Seek + Replay + TotalOrder;
+    seek::moved_after_a_position_it_gets_what_is_behind if Seek + Replay + TotalOrder;
+    seek::moved_to_now_it_skips_what_waits if Seek + Replay + TotalOrder;
+    seek::what_was_in_hand_is_forgotten if Seek + Replay + TotalOrder + Leases;
+    seek::it_stays_while_a_consumer_lives if Seek + Replay + TotalOrder;
+    seek::it_stays_while_it_has_dead_letters if Seek + Replay + TotalOrder + DeadLetters;
+    seek::unknown_subscription_is_an_error if Seek;
+    seek::unknown_positions_move_nothing if Seek + Replay + TotalOrder;
+
+    checkpoint::unknown_name_is_none if Checkpoints;
+    checkpoint::it_moves_forward_only if Checkpoints + StableTotalOrder;
+    checkpoint::it_survives_reopening if Checkpoints + StableTotalOrder + Durable;
+    checkpoint::it_is_reset_from_where_it_stands if Checkpoints + StableTotalOrder;
+    checkpoint::it_is_deleted_by_a_reset_to_nothing if Checkpoints + StableTotalOrder;
+    checkpoint::all_are_listed_by_name if Checkpoints + StableTotalOrder;
+    checkpoint::unusable_names_are_refused if Checkpoints + StableTotalOrder;
+    checkpoint::of_many_at_once_the_furthest_stands if Checkpoints + StableTotalOrder;
+    checkpoint::a_subscription_resumes_right_behind_it if Checkpoints + StableTotalOrder + Replay;
+
+    single_active::one_of_three_gets_all if SingleActive + Concurrent;
+    single_active::standby_takes_over_when_the_active_one_leaves if SingleActive + Concurrent;
+    single_active::standby_waits_for_what_is_in_hand if SingleActive + Concurrent;
+    single_active::standby_takes_over_when_the_active_one_dies if SingleActive + Concurrent + Leases;
+    single_active::demoted_consumer_is_refused if SingleActive + Concurrent + Leases + Disconnectable;
+    single_active::order_holds_over_a_takeover if SingleActive + Concurrent + Keys + TotalOrder + Batch;
+    single_active::exclusive_subscription_has_one_consumer if SingleActive + Concurrent;
+    single_active::exclusive_subscription_of_a_dead_consumer_is_reclaimed if SingleActive + Concurrent + Leases;
 
     crash::lost_connection_releases_its_delivery if Disconnectable + Concurrent;
     crash::acknowledging_after_a_lost_connection_is_an_error_or_done if Disconnectable + Concurrent;

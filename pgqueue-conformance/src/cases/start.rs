@@ -8,8 +8,12 @@ use crate::{
     kit::{Kit, TOPIC, numbered, text_of},
 };
 
+/// Texts that are positions of no store.
+pub(super) const UNKNOWN_POSITIONS: [&str; 9] =
+    ["", "nowhere", "-1", "9999999999999999999", "1-1", "1-1-1", "1-2-3:2:", "' or true", "1-2-2:2:2-"];
+
 /// Lets the topic keep what it gets.
-async fn retain(kit: &Kit) -> CaseResult {
+pub(super) async fn retain(kit: &Kit) -> CaseResult {
     Ok(kit.harness().create_topic(Topic::new(TOPIC).with_retention(Retention::everything())).await?)
 }
 
@@ -18,7 +22,7 @@ fn starting(kit: &Kit, name: &str, start: Start) -> Subscription {
 }
 
 /// Takes so many, and returns their positions.
-async fn positions(kit: &Kit, stream: &mut ConsumeStream, texts: &[String]) -> CaseResult<Vec<Position>> {
+pub(super) async fn positions(kit: &Kit, stream: &mut ConsumeStream, texts: &[String]) -> CaseResult<Vec<Position>> {
     let mut positions = Vec::new();
     for text in texts {
         let delivery = kit.receive(stream, text).await?;
@@ -90,7 +94,7 @@ pub(super) async fn the_start_counts_once(kit: &Kit) -> CaseResult {
 }
 
 pub(super) async fn unknown_positions_are_refused(kit: &Kit) -> CaseResult {
-    for text in ["", "nowhere", "-1", "9999999999999999999", "1-1", "1-1-1", "1-2-3:2:", "' or true", "1-2-2:2:2-"] {
+    for text in UNKNOWN_POSITIONS {
         let start = Start::After(Position::new(text));
         let driver = kit.harness().driver(starting(kit, "nowhere", start)).await?;
         refused(driver.insert_subscription().await, ErrorKind::Invalid, &format!("starting after {text:?}"))?;

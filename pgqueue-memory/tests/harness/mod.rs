@@ -1,16 +1,20 @@
 //! The memory driver as the kit sees it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use async_trait::async_trait;
 use pgqueue_conformance::{Capabilities, Harness};
-use pgqueue_core::{DeadLetter, MessageId, NewMessage, Publisher, Result, Subscription, SubscriptionDriver, Topic};
+use pgqueue_core::{
+    CheckpointStore, DeadLetter, MessageId, NewMessage, Publisher, Result, Start, Subscription, SubscriptionDriver,
+    Topic,
+};
 use pgqueue_memory::{MemoryQueue, MemorySubscription};
 
 /// Everything but what needs a store outside the process: durability, transactions, connections.
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
     .with_attempts()
     .with_batch()
+    .with_checkpoints()
     .with_concurrent()
     .with_dead_letters()
     .with_dedup()
@@ -22,7 +26,9 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
     .with_listeners()
     .with_replay()
     .with_schedule()
+    .with_seek()
     .with_selectors()
+    .with_single_active()
     .with_stable_total_order()
     .with_total_order()
     .with_unsubscribe();
@@ -30,7 +36,8 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
 #[derive(Default)]
 struct Memory {
     queue: MemoryQueue,
-    consumers: Mutex<Vec<Arc<MemorySubscription>>>,
+    /// Weak: the kit drops a driver to stop its consumer.
+    consumers: Mutex<Vec<Weak<MemorySubscription>>>,
 }
 
 pub(crate) async fn make() -> Result<Box<dyn Harness>> {
@@ -45,7 +52,7 @@ impl Harness for Memory {
 
     async fn driver(&self, subscription: Subscription) -> Result<Arc<dyn SubscriptionDriver>> {
         let consumer = Arc::new(self.queue.subscription(subscription));
-        self.consumers.lock().unwrap().push(Arc::clone(&consumer));
+        self.consumers.lock().unwrap().push(Arc::downgrade(&consumer));
         Ok(consumer)
     }
 
@@ -65,6 +72,14 @@ impl Harness for Memory {
         self.queue.redrive(name).await
     }
 
+    async fn seek(&self, name: &str, start: &Start) -> Result<()> {
+        self.queue.seek(name, start).await
+    }
+
+    async fn checkpoints(&self) -> Result<Arc<dyn CheckpointStore>> {
+        Ok(Arc::new(self.queue.clone()))
+    }
+
     async fn expire_leases(&self) -> Result<()> {
         for subscription in self.queue.subscriptions().await? {
             self.queue.expire_leases(subscription.name())?;
@@ -73,7 +88,8 @@ impl Harness for Memory {
     }
 
     async fn crash_consumers(&self) -> Result<()> {
-        self.consumers.lock().unwrap().drain(..).for_each(|consumer| consumer.crash());
+        let consumers: Vec<_> = self.consumers.lock().unwrap().drain(..).collect();
+        consumers.iter().filter_map(Weak::upgrade).for_each(|consumer| consumer.crash());
         Ok(())
     }
 
