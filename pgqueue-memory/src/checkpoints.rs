@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use pgqueue_core::{Checkpoint, CheckpointStore, Error, ErrorKind, Position, Result};
+use pgqueue_core::{Checkpoint, CheckpointStore, Position, Result};
 
 use crate::{
     clock::Now,
@@ -18,32 +18,22 @@ impl Checkpoints {
         if self.0.get(name).is_some_and(|standing| standing.position >= *position) {
             return Ok(false);
         }
-        self.put(name, position, now)?;
+        Checkpoint::validate_name(name)?;
+        self.put(name, position, now);
         Ok(true)
     }
 
     fn reset(&mut self, name: &str, from: &Position, to: Option<&Position>, now: Now) -> Result<()> {
-        let Some(standing) = self.0.get(name) else {
-            return Err(Error::new(ErrorKind::NotFound, format!("checkpoint {name:?} does not exist")));
-        };
-        if standing.position != *from {
-            let stands = &standing.position;
-            let message =
-                format!("checkpoint {name:?} stands at {stands} and not at {from}; look again before moving it");
-            return Err(Error::new(ErrorKind::Conflict, message));
+        Checkpoint::ensure_reset(name, from, self.0.get(name).map(|standing| &standing.position))?;
+        match to {
+            Some(position) => self.put(name, position, now),
+            None => drop(self.0.remove(name)),
         }
-        if let Some(position) = to {
-            return self.put(name, position, now);
-        }
-        self.0.remove(name);
         Ok(())
     }
 
-    fn put(&mut self, name: &str, position: &Position, now: Now) -> Result<()> {
-        let checkpoint = Checkpoint::new(name, position.clone(), now.time);
-        checkpoint.validate()?;
-        self.0.insert(name.to_owned(), checkpoint);
-        Ok(())
+    fn put(&mut self, name: &str, position: &Position, now: Now) {
+        self.0.insert(name.to_owned(), Checkpoint::new(name, position.clone(), now.time));
     }
 }
 

@@ -141,7 +141,7 @@ impl SubscriptionState {
     /// Hands the next run to a consumer, as the lease `id`, if it is one that gets any.
     pub(crate) fn claim(&mut self, id: LeaseId, consumer: &Consumer, now: Now) -> Result<Option<Vec<Message>>> {
         if self.cut > 0 {
-            return Err(Error::cut_off(self.options.name(), self.cut));
+            return Err(Error::cut_off(self.options.name()));
         }
         if self.options.consumers() == Consumers::Exclusive && !self.activity.is_first(consumer.id) {
             return Err(Error::in_use(self.options.name()));

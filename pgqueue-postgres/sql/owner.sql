@@ -112,16 +112,19 @@ language plpgsql
 as $$
 declare
   v_active uuid;
+  o pgqueue.owner;
 begin
   if not pg_try_advisory_xact_lock(pgqueue.lane_key(s.id, -2)) then
     return 'busy';
   end if;
   -- A new statement: it sees what the last holder of the lock has committed.
   select active into v_active from pgqueue.subscription where id = s.id;
-  if exists (select from pgqueue.owner where id = v_active) then
+  select * into o from pgqueue.owner where id = v_active;
+  if found then
     if v_active = v_owner then
       return 'active';
-    elsif s.consumers = 'exclusive' then
+    -- Of one that is silent, nobody knows; whoever waits finds out.
+    elsif s.consumers = 'exclusive' and o.beat_at > clock_timestamp() - o.lease_ms * interval '1 millisecond' then
       raise exception 'subscription % is exclusive and has a living consumer', quote_literal(s.name) using errcode = 'PQ008';
     end if;
     return 'standby';

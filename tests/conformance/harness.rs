@@ -67,8 +67,8 @@ struct Postgres<B: Backend> {
 struct Drivers<C: Client> {
     /// Weak: the kit drops a driver to stop its consumer.
     made: Vec<Weak<PgSubscription<C>>>,
-    /// Through which the next drivers connect.
-    proxy: Arc<Proxy>,
+    /// Through which they connect; the next through the last.
+    open: Vec<Arc<Proxy>>,
     /// Those that were cut.
     cut: Vec<Arc<Proxy>>,
 }
@@ -78,7 +78,7 @@ pub(crate) async fn make<B: Backend>() -> Result<Box<dyn Harness>> {
     let queue = PgQueue::connect(&database.url()).await?;
     queue.migrate().await?;
     let proxy = Arc::new(Proxy::start(database.server().port()).await.map_err(broken)?);
-    let drivers = Mutex::new(Drivers { made: Vec::new(), proxy, cut: Vec::new() });
+    let drivers = Mutex::new(Drivers { made: Vec::new(), open: vec![proxy], cut: Vec::new() });
     Ok(Box::new(Postgres::<B> { database, queue, drivers, backend: PhantomData }))
 }
 
@@ -102,7 +102,7 @@ impl<B: Backend> Harness for Postgres<B> {
     }
 
     async fn driver(&self, subscription: Subscription) -> Result<Arc<dyn SubscriptionDriver>> {
-        let proxy = Arc::clone(&self.drivers.lock().unwrap().proxy);
+        let proxy = Arc::clone(self.drivers.lock().unwrap().open.last().unwrap());
         let queue = PgQueue::<B::Client>::connect(&self.url(&proxy)).await?;
         let driver = Arc::new(queue.subscription(subscription));
         self.drivers.lock().unwrap().made.push(Arc::downgrade(&driver));
@@ -121,11 +121,13 @@ impl<B: Backend> Harness for Postgres<B> {
         let fresh = Arc::new(Proxy::start(self.database.server().port()).await.map_err(broken)?);
         let old = {
             let mut drivers = self.drivers.lock().unwrap();
-            let old = std::mem::replace(&mut drivers.proxy, fresh);
-            drivers.cut.push(Arc::clone(&old));
+            let old = std::mem::replace(&mut drivers.open, vec![fresh]);
+            drivers.cut.extend_from_slice(&old);
             old
         };
-        old.cut().await;
+        for proxy in old {
+            proxy.cut().await;
+        }
         Ok(())
     }
 
@@ -134,8 +136,7 @@ impl<B: Backend> Harness for Postgres<B> {
         for proxy in &cut {
             proxy.restore().await.map_err(broken)?;
         }
-        self.drivers.lock().unwrap().proxy =
-            cut.into_iter().next_back().ok_or_else(|| Error::new(ErrorKind::Invalid, "nothing was disconnected"))?;
+        self.drivers.lock().unwrap().open.splice(..0, cut);
         Ok(())
     }
 

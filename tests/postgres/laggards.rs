@@ -52,7 +52,10 @@ async fn keep_house<C: Client>(queue: &PgQueue<C>) {
 }
 
 /// In stable total order, transactions elsewhere on the server are waited for.
-async fn keep_house_until<C: Client>(queue: &PgQueue<C>, is_done: impl AsyncFn() -> bool) {
+async fn keep_house_until<C: Client, Fut: Future<Output = bool> + Send>(
+    queue: &PgQueue<C>,
+    is_done: impl Fn() -> Fut + Send + Sync,
+) {
     patiently("the housekeeping", async {
         while !is_done().await {
             queue.maintain().await.unwrap();
@@ -76,7 +79,7 @@ async fn laggard_is_cut_and_told_in_every_order<C: Client>() {
         queue.insert_subscription(&invoices().with_order(order)).await.unwrap();
         publish_keyed(&queue, 20).await;
         assert_eq!(cut(&queue, "invoices").await, 0, "{order}");
-        keep_house_until(&queue, async || cut(&queue, "invoices").await == 15).await;
+        keep_house_until(&queue, || async { cut(&queue, "invoices").await == 15 }).await;
 
         let mut stream = consume(&queue, invoices().with_order(order)).await;
         let error = loop {
@@ -120,7 +123,7 @@ async fn laggard_holds_the_log_no_longer<C: Client>() {
         publish_keyed(&queue, 20).await;
         // In stable total order the last transaction that was cut stays until the next is passed.
         let left = if order == Order::StableTotal { 6 } else { 5 };
-        keep_house_until(&queue, async || in_log(&database).await == left).await;
+        keep_house_until(&queue, || async { in_log(&database).await == left }).await;
     }
 }
 
@@ -180,7 +183,7 @@ async fn laggard_that_loses_nothing_it_selects_is_not_cut<C: Client>() {
         queue.insert_subscription(&wanted).await.unwrap();
         publish_keyed(&queue, 20).await;
         queue.publish("orders", vec![NewMessage::new("20").with_kind("rare")]).await.unwrap();
-        keep_house_until(&queue, async || in_log(&database).await == 5).await;
+        keep_house_until(&queue, || async { in_log(&database).await == 5 }).await;
         assert_eq!(cut(&queue, "rare").await, 0, "{order}");
         assert_eq!(number(&next(&mut consume(&queue, wanted).await).await), 20, "{order}");
     }
