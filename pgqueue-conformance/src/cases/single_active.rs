@@ -154,8 +154,7 @@ pub(super) async fn order_holds_over_a_takeover(kit: &Kit) -> CaseResult {
         let mut standby = kit.consume(&subscription).await?;
         let leaving = async {
             drop(first);
-            drop(in_hand);
-            Ok(())
+            Ok(in_hand.requeue().await?)
         };
         let again = kit.wakes(&mut standby, leaving).await?;
         check_eq!(texts_of(&again), ["0002", "0003"], "the first after a takeover");

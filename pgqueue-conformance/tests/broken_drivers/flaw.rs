@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use pgqueue_conformance::{Harness, Uncommitted};
 use pgqueue_core::{
-    Ack, Acker, DeadLetter, Delivery, Message, MessageId, NewMessage, Result, Subscription, SubscriptionDriver, Topic,
-    Wakeups,
+    Ack, Acker, Checkpoint, CheckpointStore, DeadLetter, Delivery, Message, MessageId, NewMessage, Position, Result,
+    Start, Subscription, SubscriptionDriver, Topic, Wakeups,
 };
 
 use crate::support::SimulatedStore;
@@ -53,6 +53,28 @@ pub(crate) trait Flaw: Send + Sync + 'static {
     /// Ends a delivery that was dropped.
     fn release(&self, delivery: Delivery) {
         drop(delivery);
+    }
+
+    async fn seek(&self, store: &SimulatedStore, subscription: &str, start: &Start) -> Result<()> {
+        store.seek(subscription, start).await
+    }
+
+    async fn checkpoint(&self, store: &dyn CheckpointStore, name: &str) -> Result<Option<Checkpoint>> {
+        store.checkpoint(name).await
+    }
+
+    async fn advance_checkpoint(&self, store: &dyn CheckpointStore, name: &str, position: &Position) -> Result<bool> {
+        store.advance_checkpoint(name, position).await
+    }
+
+    async fn reset_checkpoint(
+        &self,
+        store: &dyn CheckpointStore,
+        name: &str,
+        from: &Position,
+        to: Option<&Position>,
+    ) -> Result<()> {
+        store.reset_checkpoint(name, from, to).await
     }
 }
 
@@ -142,6 +164,14 @@ impl Harness for FlawedStore {
         self.store.redrive(subscription).await
     }
 
+    async fn seek(&self, subscription: &str, start: &Start) -> Result<()> {
+        self.flaw.seek(&self.store, subscription, start).await
+    }
+
+    async fn checkpoints(&self) -> Result<Arc<dyn CheckpointStore>> {
+        Ok(Arc::new(FlawedCheckpoints { flaw: Arc::clone(&self.flaw), store: self.store.checkpoints().await? }))
+    }
+
     async fn expire_leases(&self) -> Result<()> {
         self.store.expire_leases().await
     }
@@ -182,6 +212,30 @@ impl SubscriptionDriver for FlawedDriver {
             return Delivery::batch(messages, acker).map(Some);
         }
         Ok(messages.into_iter().next().map(|message| Delivery::new(message, acker)))
+    }
+}
+
+struct FlawedCheckpoints {
+    flaw: Arc<dyn Flaw>,
+    store: Arc<dyn CheckpointStore>,
+}
+
+#[async_trait]
+impl CheckpointStore for FlawedCheckpoints {
+    async fn checkpoint(&self, name: &str) -> Result<Option<Checkpoint>> {
+        self.flaw.checkpoint(&*self.store, name).await
+    }
+
+    async fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
+        self.store.checkpoints().await
+    }
+
+    async fn advance_checkpoint(&self, name: &str, position: &Position) -> Result<bool> {
+        self.flaw.advance_checkpoint(&*self.store, name, position).await
+    }
+
+    async fn reset_checkpoint(&self, name: &str, from: &Position, to: Option<&Position>) -> Result<()> {
+        self.flaw.reset_checkpoint(&*self.store, name, from, to).await
     }
 }
 

@@ -1,14 +1,14 @@
-//! A store with every capability: the memory driver behind connections that can be cut, with transactions, and with
+//! A store with every capability but stable total order: the memory driver behind connections that can be cut, with transactions, and with
 //! consumers that stay behind when it is reopened.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
 use futures::{future::BoxFuture, stream};
 use pgqueue_conformance::{Capabilities, Harness, Uncommitted};
 use pgqueue_core::{
-    Ack, Acker, DeadLetter, Delivery, Error, ErrorKind, MessageId, NewMessage, Publisher, Result, Subscription,
-    SubscriptionDriver, Topic, Wakeups,
+    Ack, Acker, CheckpointStore, DeadLetter, Delivery, Error, ErrorKind, MessageId, NewMessage, Publisher, Result,
+    Start, Subscription, SubscriptionDriver, Topic, Wakeups,
 };
 use pgqueue_memory::{MemoryQueue, MemorySubscription};
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
     .with_attempts()
     .with_batch()
+    .with_checkpoints()
     .with_concurrent()
     .with_dead_letters()
     .with_dedup()
@@ -28,7 +29,11 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
     .with_leases()
     .with_listeners()
     .with_readable_store()
+    .with_replay()
     .with_schedule()
+    .with_seek()
+    .with_selectors()
+    .with_single_active()
     .with_total_order()
     .with_transactional()
     .with_unsubscribe();
@@ -36,12 +41,16 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
 #[derive(Default)]
 pub(crate) struct SimulatedStore {
     queue: MemoryQueue,
-    processes: Mutex<Vec<Arc<Process>>>,
+    /// Weak: the kit drops a driver to stop its process.
+    processes: Mutex<Vec<Weak<Process>>>,
+    /// Those whose connections are cut, as the store does not hear of it if they stop meanwhile.
+    cut: Mutex<Vec<Arc<Process>>>,
 }
 
 impl SimulatedStore {
-    fn processes(&self) -> MutexGuard<'_, Vec<Arc<Process>>> {
-        lock(&self.processes)
+    /// All that run.
+    fn processes(&self) -> Vec<Arc<Process>> {
+        lock(&self.processes).iter().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -61,7 +70,7 @@ impl Harness for SimulatedStore {
             line: watch::Sender::new(Line::Up),
             unreleased: Mutex::default(),
         });
-        self.processes().push(Arc::clone(&process));
+        lock(&self.processes).push(Arc::downgrade(&process));
         Ok(Arc::new(Remote(process)))
     }
 
@@ -74,12 +83,15 @@ impl Harness for SimulatedStore {
     }
 
     async fn disconnect(&self) -> Result<()> {
-        self.processes().iter().for_each(|process| process.cut());
+        let processes = self.processes();
+        processes.iter().for_each(|process| process.cut());
+        *lock(&self.cut) = processes;
         Ok(())
     }
 
     async fn reconnect(&self) -> Result<()> {
-        self.processes().iter().for_each(|process| process.mend());
+        let cut = std::mem::take(&mut *lock(&self.cut));
+        cut.iter().for_each(|process| process.mend());
         Ok(())
     }
 
@@ -100,6 +112,14 @@ impl Harness for SimulatedStore {
         self.queue.redrive(subscription).await
     }
 
+    async fn seek(&self, subscription: &str, start: &Start) -> Result<()> {
+        self.queue.seek(subscription, start).await
+    }
+
+    async fn checkpoints(&self) -> Result<Arc<dyn CheckpointStore>> {
+        Ok(Arc::new(self.queue.clone()))
+    }
+
     async fn expire_leases(&self) -> Result<()> {
         for subscription in self.queue.subscriptions().await? {
             self.queue.expire_leases(subscription.name())?;
@@ -108,7 +128,7 @@ impl Harness for SimulatedStore {
     }
 
     async fn crash_consumers(&self) -> Result<()> {
-        self.processes().drain(..).for_each(|process| process.kill());
+        self.processes().iter().for_each(|process| process.kill());
         Ok(())
     }
 
