@@ -1,5 +1,9 @@
 //! What the memory queue offers beyond the driver's contract: management, inspection, drains, and hours in milliseconds.
 
+mod consumers;
+mod moves;
+mod retention;
+
 use std::{
     sync::{
         Arc,
@@ -11,7 +15,7 @@ use std::{
 use futures::{FutureExt, StreamExt};
 use pgqueue_core::{
     Ack, Backoff, Delivery, ErrorKind, Job, Message, MessageId, NewMessage, Operation, Order, Publisher, PublisherExt,
-    Result, Retention, Start, Subscription, SubscriptionDriver, Topic, bucket, subscribe,
+    Result, Subscription, SubscriptionDriver, Topic, bucket, subscribe,
 };
 use pgqueue_memory::MemoryQueue;
 use tokio::time::{Instant, advance, timeout};
@@ -384,51 +388,5 @@ async fn topics_and_subscriptions_are_created_altered_listed_and_deleted() -> Re
     assert_eq!(item.unwrap().unwrap_err().kind(), ErrorKind::NotFound, "its consumers are told");
     assert!(queue.topics().await?.is_empty() && queue.subscriptions().await?.is_empty());
     assert_eq!(queue.delete_subscription("s").await.unwrap_err().kind(), ErrorKind::NotFound);
-    Ok(())
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_topic_keeps_the_latest_messages_up_to_its_limits() -> Result<()> {
-    let everything = Retention::everything();
-    for (number, (retention, kept)) in [
-        (Retention::nothing(), vec![]),
-        (everything, vec!["a", "b", "c", "d"]),
-        (everything.with_max_messages(3), vec!["b", "c", "d"]),
-        (everything.with_max_bytes(2), vec!["c", "d"]),
-        (everything.with_max_age(HOUR), vec!["d"]),
-        (everything.with_max_age(2 * HOUR).with_max_messages(1), vec!["d"]),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let queue = queue(|s| s).await;
-        queue.create_topic(Topic::new("t").with_retention(retention)).await?;
-        publish(&queue, &["a", "b", "c"]).await;
-        advance(HOUR).await;
-        publish(&queue, &["d"]).await;
-        queue.insert_subscription(&Subscription::new("late", "t").with_start(Start::Beginning)).await?;
-        assert_eq!(payloads(&queue.pending("late")?), kept, "{number}: {retention:?}");
-        assert_eq!(payloads(&queue.pending("s")?), ["a", "b", "c", "d"], "{number}: what it has not passed");
-    }
-    Ok(())
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_starts_behind_what_is_kept_is_told() -> Result<()> {
-    let queue = queue(|s| s).await;
-    queue.create_topic(Topic::new("t").with_retention(Retention::everything().with_max_messages(2))).await?;
-    publish(&queue, &["a", "b", "c", "d"]).await;
-    let positions: Vec<_> = queue.pending("s")?.iter().map(|message| message.position().clone()).collect();
-    for (n, position) in positions.into_iter().enumerate() {
-        let subscription = Subscription::new(n.to_string(), "t").with_start(Start::After(position));
-        let inserted = queue.insert_subscription(&subscription).await;
-        match n {
-            0 => assert_eq!(inserted.unwrap_err().kind(), ErrorKind::Truncated),
-            _ => {
-                inserted?;
-                assert_eq!(payloads(&queue.pending(&n.to_string())?), ["a", "b", "c", "d"][n + 1..]);
-            }
-        }
-    }
     Ok(())
 }
