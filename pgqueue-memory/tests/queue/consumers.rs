@@ -47,11 +47,11 @@ async fn standby_is_woken_once_all_of_the_active_one_is_settled() -> Result<()> 
 
     drop(active);
     assert_eq!(queue.stats("s").await?.consumers, 1, "it lives no more");
-    a.ok().await?;
+    drop(a);
     assert!(standby.next().now_or_never().is_none(), "something is still in hand");
-    drop(b);
+    b.ok().await?;
     let next = standby.next().now_or_never().expect("it is awake").unwrap()?;
-    assert_eq!(payloads(next.messages()), ["b"]);
+    assert_eq!(payloads(next.messages()), ["a"]);
     Ok(())
 }
 
@@ -94,6 +94,19 @@ async fn silent_consumer_loses_its_subscription_and_stands_by() -> Result<()> {
         assert_eq!(payloads(standby.next().await.unwrap()?.messages()), ["b"]);
     }
     Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_consumer_that_holds_nothing_is_taken_over_too() -> Result<()> {
+    let queue = queue(|_| single()).await;
+    let active = queue.subscription(single());
+    assert!(active.fetch_pending().await?.is_none());
+    let mut standby = subscribe(queue.subscription(single())).await?;
+    assert!(standby.next().now_or_never().is_none());
+    publish(&queue, &["a"]).await;
+    active.crash();
+    assert!(timeout(HOUR - INSTANT, standby.next()).await.is_err(), "its lease is not over");
+    timeout(2 * INSTANT, standby.next()).await.expect("it is awake").unwrap()?.ok().await
 }
 
 #[tokio::test(start_paused = true)]
