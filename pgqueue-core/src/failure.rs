@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::{Error, Message, error::chain, timestamp::Rfc3339};
+use crate::{Error, Message, error::chain, one_line::OneLine, timestamp::Rfc3339};
 
 /// What went wrong with one delivery, as reported to [`Worker::on_error`](crate::Worker::on_error).
 ///
@@ -83,17 +83,5 @@ impl fmt::Display for Failure<'_> {
             write!(line, ", trace {trace_id}")?;
         }
         write!(line, "): {}", chain(self.error))
-    }
-}
-
-/// Writes control characters escaped: an error of several lines stays on one, and nobody can forge a second.
-struct OneLine<'a, 'b>(&'a mut fmt::Formatter<'b>);
-
-impl fmt::Write for OneLine<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.chars().try_for_each(|character| match character.is_control() {
-            true => write!(self.0, "{}", character.escape_default()),
-            false => self.0.write_char(character),
-        })
     }
 }

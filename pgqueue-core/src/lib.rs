@@ -66,6 +66,7 @@ mod kinds;
 mod limits;
 mod message;
 mod new_message;
+mod one_line;
 mod outcome;
 mod pool;
 mod publisher;
