@@ -68,3 +68,46 @@ pub trait SubscriptionStore: Send + Sync + 'static {
         Ok(None)
     }
 }
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: SubscriptionStore + ?Sized> SubscriptionStore for Arc<S> {
+    fn consumer(&self, subscription: Subscription) -> Arc<dyn SubscriptionDriver> {
+        (**self).consumer(subscription)
+    }
+
+    async fn subscriptions(&self) -> Result<Vec<Subscription>> {
+        (**self).subscriptions().await
+    }
+
+    async fn find_subscription(&self, name: &str) -> Result<Option<Subscription>> {
+        (**self).find_subscription(name).await
+    }
+
+    async fn insert_subscription(&self, subscription: &Subscription) -> Result<()> {
+        (**self).insert_subscription(subscription).await
+    }
+
+    async fn delete_subscription(&self, name: &str) -> Result<()> {
+        (**self).delete_subscription(name).await
+    }
+
+    async fn stats(&self, name: &str) -> Result<SubscriptionStats> {
+        (**self).stats(name).await
+    }
+
+    async fn horizon_holder(&self) -> Result<Option<HorizonHolder>> {
+        (**self).horizon_holder().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_stores_are_stores() {
+        fn is_store<S: SubscriptionStore>() {}
+        is_store::<Arc<dyn SubscriptionStore>>();
+    }
+}
