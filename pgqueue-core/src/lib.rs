@@ -2,7 +2,8 @@
 //!
 //! This crate knows no database. It defines what a driver implements ([`SubscriptionDriver`], [`Acker`],
 //! [`Publisher`]), and what its users work with: [`subscribe`] turns a driver into a [`ConsumeStream`] of
-//! [`Delivery`]s, and a [`Worker`] runs a handler on each; a [`WorkerPool`] looks after several workers.
+//! [`Delivery`]s, and a [`Worker`] runs a handler on each; a [`WorkerPool`] looks after several workers, and a [`Registry`]
+//! after the pools of all subscriptions that a process serves.
 //!
 //! ```
 //! use pgqueue_core::{Ack, BoxError, Job, PublisherExt, Result, Subscription, Topic, Worker, subscribe};
@@ -70,6 +71,7 @@ mod one_line;
 mod outcome;
 mod pool;
 mod publisher;
+mod registry;
 mod requeue_watch;
 mod retention;
 mod retry;
@@ -107,6 +109,7 @@ pub use new_message::{Due, NewMessage};
 pub use outcome::Outcome;
 pub use pool::{PoolState, PoolStatus, PoolStop, WorkerPool};
 pub use publisher::{Publisher, PublisherExt};
+pub use registry::{Absence, Finding, HealthReport, HealthStatus, Registry, Repair};
 pub use retention::{Laggards, Retention};
 pub use retry::{RetryConfig, RetryPolicy};
 pub use router::{OnUnknown, Routed, Router};

@@ -20,13 +20,13 @@ use tokio::{
 };
 
 use self::{
-    restarts::RestartLimit,
     status::Progress,
     supervisor::Supervisor,
     work::{Closures, Work},
 };
 use crate::{ConsumeStream, Error, ErrorKind, Result, SubscriptionDriver};
 
+pub(crate) use self::restarts::RestartLimit;
 pub use self::{
     status::{PoolState, PoolStatus},
     stop::PoolStop,
@@ -148,14 +148,16 @@ impl WorkerPool {
     /// # Cancel safety
     /// Dropping the future starts nothing; the subscription is inserted or not.
     pub async fn start(&self) -> Result<()> {
-        ensure_size(*self.size.borrow())?;
-        self.limit.validate()?;
-        ensure_over(self.lock().as_ref())?;
+        self.ensure_startable(self.lock().as_ref())?;
         self.work.insert().await?;
+        self.launch()
+    }
 
-        let runtime = Handle::current(); // there is one, since the driver's time limit ran on it
+    /// Starts the workers of a subscription that is known to be inserted; a [`start`](Self::start) that never waits.
+    pub(crate) fn launch(&self) -> Result<()> {
+        let runtime = Handle::current(); // there is one, since the time limit of asking the store ran on it
         let mut run = self.lock();
-        ensure_over(run.as_ref())?; // by another call meanwhile
+        self.ensure_startable(run.as_ref())?; // now, whatever it was before a wait
         let (stop, stopped) = oneshot::channel();
         let (progress, seen) = watch::channel(Progress::started());
         let supervisor = Supervisor::new(Arc::clone(&self.work), self.limit, self.size.subscribe(), progress);
@@ -177,10 +179,15 @@ impl WorkerPool {
     /// # Cancel safety
     /// Once the future was polled the pool stops, even if the future is dropped.
     pub async fn stop(&self) -> Result<()> {
+        self.begin_stop();
+        self.wait().await
+    }
+
+    /// Asks the workers to stop, and does not wait for that.
+    pub(crate) fn begin_stop(&self) {
         if let Some(run) = &mut *self.lock() {
             run.stop = None;
         }
-        self.wait().await
     }
 
     /// Waits until the pool has stopped, ended or failed, and all its workers are gone; returns at once if it was never
@@ -194,13 +201,20 @@ impl WorkerPool {
     /// Dropping the future changes nothing.
     pub async fn wait(&self) -> Result<()> {
         let Some(mut progress) = self.lock().as_ref().map(|run| run.progress.clone()) else { return Ok(()) };
-        let Ok(failure) = progress.wait_for(Progress::is_over).await.map(|over| over.failure.clone()) else {
-            return Err(Error::new(ErrorKind::Fatal, "the runtime that the pool was started on has shut down"));
-        };
-        match failure {
-            Some(crash) => Err(self.limit.failure(crash)),
-            None => Ok(()),
+        let over = progress.wait_for(Progress::is_over).await.map(|over| over.failure.clone());
+        match over {
+            Ok(Some(crash)) => Err(self.limit.failure(crash)),
+            Ok(None) => Ok(()),
+            Err(_) => Err(shut_down()),
         }
+    }
+
+    /// Returns why the pool has failed, if it has: what [`wait`](Self::wait) says.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        let run = self.lock();
+        let run = run.as_ref().filter(|run| run.status(0).state == PoolState::Failed)?;
+        let crash = run.progress.borrow().failure.clone();
+        Some(crash.map_or_else(shut_down, |crash| self.limit.failure(crash)))
     }
 
     /// Sets how many workers there are, now and after the next start. Does not wait: more are started at once; fewer
@@ -222,6 +236,12 @@ impl WorkerPool {
             Some(run) => run.status(size),
             None => PoolStatus { state: PoolState::Stopped, size, workers: 0, crashes: 0 },
         }
+    }
+
+    fn ensure_startable(&self, run: Option<&Run>) -> Result<()> {
+        ensure_size(*self.size.borrow())?;
+        self.limit.validate()?;
+        ensure_over(run)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Run>> {
@@ -257,6 +277,10 @@ fn ensure_over(run: Option<&Run>) -> Result<()> {
         }
         Some(PoolState::Stopped | PoolState::Failed) | None => Ok(()),
     }
+}
+
+fn shut_down() -> Error {
+    Error::new(ErrorKind::Fatal, "the runtime that the pool was started on has shut down")
 }
 
 impl Drop for WorkerPool {

@@ -161,7 +161,7 @@ impl Subscription {
         self
     }
 
-    /// Sets how many workers each process that serves its stored subscriptions runs for it. Default: 1.
+    /// Sets how many workers each process that serves it through a [`Registry`](crate::Registry) runs for it. Default: 1.
     #[must_use]
     pub fn with_workers(mut self, workers: usize) -> Self {
         self.workers = workers;
@@ -228,7 +228,7 @@ impl Subscription {
         self.consumers
     }
 
-    /// Returns how many workers each process that serves its stored subscriptions runs for it.
+    /// Returns how many workers each process that serves it through a [`Registry`](crate::Registry) runs for it.
     #[must_use]
     pub fn workers(&self) -> usize {
         self.workers

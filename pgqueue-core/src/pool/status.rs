@@ -33,6 +33,15 @@ pub enum PoolState {
     Failed,
 }
 
+impl PoolState {
+    pub(crate) fn is_over(self) -> bool {
+        match self {
+            Self::Running | Self::Stopping => false,
+            Self::Stopped | Self::Failed => true,
+        }
+    }
+}
+
 /// What the supervisor of a run tells the pool.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -49,9 +58,6 @@ impl Progress {
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        match self.state {
-            PoolState::Running | PoolState::Stopping => false,
-            PoolState::Stopped | PoolState::Failed => true,
-        }
+        self.state.is_over()
     }
 }
