@@ -11,6 +11,7 @@ mod laggards;
 mod lifecycle;
 mod listener;
 mod ok_in;
+mod registry;
 mod retention;
 mod selecting;
 mod taking_over;
