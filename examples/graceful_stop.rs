@@ -10,16 +10,14 @@
 //! What people read goes to stderr; the last line on stdout says as JSON what was acked and what is still pending.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its user")]
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use clap::{Parser, value_parser};
 use pgqueue_core::{Ack, BoxError, Job, NewMessage, Publisher, Result, Subscription, Topic, Worker, subscribe};
+use pgqueue_examples::Signals;
 use pgqueue_memory::MemoryQueue;
 use serde::Serialize;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::sleep,
-};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 /// Handles messages slowly, so that there is time to press Ctrl-C.
@@ -98,23 +96,4 @@ async fn main() -> anyhow::Result<()> {
     let (acked, pending) = (queue.acked("worker")?.len(), queue.pending("worker")?.len());
     println!("{}", serde_json::to_string(&Summary { published, acked, pending, ended })?);
     Ok(())
-}
-
-/// The signals that ask a program to end.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }

@@ -5,9 +5,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use pgqueue_core::{Ack, Acker, Delivery, MessageId, Result, Subscription, SubscriptionDriver, Wakeups};
+use pgqueue_examples::Queue;
 use tokio::sync::watch;
-
-use crate::queue::Queue;
 
 /// Counts what really happened to a subscription's messages: an answer counts once the driver has accepted it.
 pub(crate) struct Audit {

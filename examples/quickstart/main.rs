@@ -17,7 +17,6 @@
 #![allow(clippy::print_stderr, reason = "a program talks to its user")]
 
 mod audit;
-mod queue;
 mod summary;
 
 use std::{
@@ -37,7 +36,7 @@ use futures::{StreamExt, try_join};
 use pgqueue_core::{
     Ack, Backoff, BoxError, ConsumeStream, ErrorKind, Job, Order, Result, Subscription, Topic, Worker, subscribe,
 };
-use pgqueue_examples::{BUNDLED, Earthquake, alerts, name_of_this_run, read_messages};
+use pgqueue_examples::{BUNDLED, Driver, Earthquake, Queue, alerts, name_of_this_run, read_messages};
 use tokio::{
     fs::File,
     io::{AsyncBufRead, BufReader, stdin},
@@ -46,7 +45,6 @@ use tokio::{
 
 use crate::{
     audit::Audit,
-    queue::{Driver, Queue},
     summary::{Published, Summary},
 };
 

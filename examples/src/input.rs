@@ -2,7 +2,8 @@
 
 use std::{fmt, io, str};
 
-use futures::{Stream, stream};
+use anyhow::anyhow;
+use futures::{Stream, TryStreamExt, stream};
 use pgqueue_core::{MAX_PAYLOAD_BYTES, NewMessage};
 use serde_json::error::Category;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
@@ -44,6 +45,15 @@ pub fn read_messages(
         }
         Ok(None)
     })
+}
+
+/// Reads the [bundled](BUNDLED) events as messages.
+///
+/// # Errors
+/// None, as long as nobody breaks the file.
+pub async fn bundled_messages() -> anyhow::Result<Vec<NewMessage>> {
+    let lines: Vec<_> = read_messages(BUNDLED).try_collect().await?;
+    lines.into_iter().map(|line| line.map_err(|bad| anyhow!("the bundled events are broken: {bad}"))).collect()
 }
 
 /// Reads a line without its end; of one that is too long to be a payload, only that it is.
@@ -102,7 +112,7 @@ mod tests {
 
     #[test]
     fn bundled_events_are_all_good() {
-        let messages: Result<Vec<_>, _> = read(BUNDLED).into_iter().collect();
+        let messages = bundled_messages().now_or_never().expect("bytes are always ready");
         assert_eq!(messages.unwrap().len(), 1707);
     }
 

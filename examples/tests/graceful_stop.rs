@@ -3,14 +3,14 @@
 
 mod program;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStderr},
 };
 
-use crate::program::{example, soon, summary};
+use crate::program::{example, send, soon, summary};
 
 /// How many handlers it runs at a time.
 const CONCURRENCY: usize = 4;
@@ -41,11 +41,6 @@ impl Running {
         .await;
     }
 
-    fn send(&self, signal: Signal) {
-        let pid = self.child.id().expect("it has not been waited for").try_into().unwrap();
-        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
-    }
-
     /// Waits for its end; returns its summary and what it said.
     async fn ends(mut self) -> (Value, Vec<String>) {
         soon("it ends", async {
@@ -69,7 +64,7 @@ async fn a_signal_lets_the_handlers_in_flight_finish_and_starts_no_more() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut program = Running::start("--messages 1000 --handle-ms 300");
         program.says("job 5 started").await;
-        program.send(signal);
+        send(&program.child, signal);
         program.says("stopping").await;
 
         let started = count(&program.said, "started");
@@ -87,9 +82,9 @@ async fn a_second_signal_cancels_the_handlers_in_flight() {
         // No patience is enough for a handler.
         let mut program = Running::start("--messages 10 --handle-ms 3600000");
         program.says("job 4 started").await;
-        program.send(signals[0]);
+        send(&program.child, signals[0]);
         program.says("stopping").await;
-        program.send(signals[1]);
+        send(&program.child, signals[1]);
 
         let (summary, said) = program.ends().await;
         assert_eq!((count(&said, "started"), count(&said, "finished")), (CONCURRENCY, 0), "{said:?}");

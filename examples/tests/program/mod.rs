@@ -2,8 +2,9 @@
 
 use std::{env, ffi::OsStr, future::Future, process::Stdio, time::Duration};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 /// How long a program may take for what it must do.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,7 +31,15 @@ pub(crate) async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
     happened.unwrap_or_else(|_| panic!("{what} within {PATIENCE:?}"))
 }
 
+/// Sends a signal to a program that runs.
+#[allow(dead_code, reason = "not every test sends one")]
+pub(crate) fn send(child: &Child, signal: Signal) {
+    let pid = child.id().expect("it has not been waited for").try_into().expect("a pid is positive and small");
+    kill_process(Pid::from_raw(pid).expect("a pid is positive"), signal).expect("it can be signalled");
+}
+
 /// The last line of what a program wrote to stdout, which is JSON.
+#[allow(dead_code, reason = "not every program ends with one")]
 pub(crate) fn summary(stdout: &[u8]) -> Value {
     let last = stdout.trim_ascii_end().rsplit(|byte| *byte == b'\n').next();
     serde_json::from_slice(last.unwrap_or_default()).expect("the last line on stdout is JSON")

@@ -1,4 +1,4 @@
-//! The drivers this program can run on. All the rest of it knows only the traits.
+//! [`Driver`] and [`Queue`]: what an example can run on. All the rest of it knows only the traits.
 
 use std::sync::Arc;
 
@@ -6,14 +6,16 @@ use anyhow::ensure;
 use async_trait::async_trait;
 use clap::ValueEnum;
 use pgqueue_core::{Publisher, Result, Subscription, SubscriptionDriver, Topic};
-use pgqueue_examples::database_url;
 use pgqueue_memory::MemoryQueue;
 use pgqueue_postgres::{Client, PgQueue};
 use pgqueue_sqlx::Sqlx;
 use pgqueue_tokio_postgres::TokioPostgres;
 
-#[derive(Clone, Copy, ValueEnum)]
-pub(crate) enum Driver {
+use crate::database_url;
+
+/// What keeps the messages.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Driver {
     /// This process, for as long as it lives
     Memory,
     /// PostgreSQL, through tokio-postgres
@@ -24,9 +26,12 @@ pub(crate) enum Driver {
 
 /// A queue, whichever driver keeps it.
 #[async_trait]
-pub(crate) trait Queue: Publisher {
+pub trait Queue: Publisher {
     /// Deletes a topic with its subscriptions and all their messages.
     async fn delete_topic(&self, name: &str) -> Result<()>;
+
+    /// Counts the messages of a subscription that are not done: they wait, or are in hand, or come again.
+    async fn unsettled(&self, subscription: &str) -> Result<u64>;
 
     /// Makes a consumer of a subscription.
     fn consumer(&self, subscription: Subscription) -> Arc<dyn SubscriptionDriver>;
@@ -34,7 +39,10 @@ pub(crate) trait Queue: Publisher {
 
 impl Driver {
     /// Opens a queue that has the topic; on PostgreSQL in the database at `url` or, without one, in a private server.
-    pub(crate) async fn open(self, url: Option<String>, topic: Topic) -> anyhow::Result<Box<dyn Queue>> {
+    ///
+    /// # Errors
+    /// If a URL is given for memory, the private server cannot be started, or the queue says no.
+    pub async fn open(self, url: Option<String>, topic: Topic) -> anyhow::Result<Box<dyn Queue>> {
         match self {
             Self::Memory => {
                 ensure!(url.is_none(), "--database-url is for the drivers tokio-postgres and sqlx");
@@ -61,6 +69,10 @@ impl Queue for MemoryQueue {
         self.delete_topic(name).await
     }
 
+    async fn unsettled(&self, subscription: &str) -> Result<u64> {
+        Ok((self.pending(subscription)?.len() + self.in_flight(subscription)?.len()) as u64)
+    }
+
     fn consumer(&self, subscription: Subscription) -> Arc<dyn SubscriptionDriver> {
         Arc::new(self.subscription(subscription))
     }
@@ -70,6 +82,11 @@ impl Queue for MemoryQueue {
 impl<C: Client> Queue for PgQueue<C> {
     async fn delete_topic(&self, name: &str) -> Result<()> {
         self.delete_topic(name).await
+    }
+
+    async fn unsettled(&self, subscription: &str) -> Result<u64> {
+        let stats = self.stats(subscription).await?;
+        Ok(stats.waiting + stats.in_flight + stats.retrying)
     }
 
     fn consumer(&self, subscription: Subscription) -> Arc<dyn SubscriptionDriver> {
