@@ -124,6 +124,7 @@ async fn without_a_database_it_prints_the_earthquakes_that_match() {
     let felt = |event: &Value| event["felt"].as_u64() > Some(0);
     let cases: &[(&str, &str, Matches<'_>)] = &[
         ("tokio-postgres", "", &|_| true),
+        ("sqlx", "--tag felt --tag automatic", &|event| felt(event) && is(event, "status", "automatic")),
         ("sqlx", "--tag felt --tag reviewed --any-tag strong --any-tag tsunami", &|event| {
             felt(event) && is(event, "status", "reviewed") && (mag(event) >= 4.5 || event["tsunami"] == 1)
         }),
