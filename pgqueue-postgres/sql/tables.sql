@@ -121,6 +121,8 @@ create table pgqueue.lease (
   requeued_at  timestamptz,
   check ((token is null) = (ready_at is not null) and (owner is null) = (token is null))
 );
+-- Not compressed: of a thousand ids that takes longer than all else that a claim does.
+alter table pgqueue.lease alter column ids set storage external;
 -- Those by which work is looked for have no lease in hand, or are entered beyond what the work left behind.
 create index lease_ready on pgqueue.lease (subscription, ready_at, id) where ready_at is not null and lane < 0;
 create index lease_lane on pgqueue.lease (subscription, lane, id) where lane >= 0;
