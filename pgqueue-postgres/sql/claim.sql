@@ -36,6 +36,8 @@ $$;
 create function pgqueue.fresh_ids(s pgqueue.subscription, v_bucket int, v_after bigint, v_end bigint, v_most int) returns bigint[]
 language plpgsql stable
 as $$
+declare
+  v_conditions pgqueue.conditions := pgqueue.conditions(s.rest, false);
 begin
   if s.selector is null and v_bucket is null then
     return array(select id from pgqueue.log where topic = s.topic and id > v_after order by id limit v_most);
@@ -43,20 +45,31 @@ begin
     return array(
       select id from pgqueue.log where topic = s.topic and bucket = v_bucket and bucket >= 0 and id > v_after order by bucket, id limit v_most
     );
-  elsif v_bucket >= 0 then
-    return array(
-      select id from pgqueue.log
-      where topic = s.topic and bucket = v_bucket and bucket >= 0 and id > v_after and id <= v_end
-        and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, s.rest, key, kind, tags, payload)
-      order by bucket, id limit v_most
-    );
   end if;
-  return array(
-    select id from pgqueue.log
-    where topic = s.topic and id > v_after and id <= v_end and (v_bucket is null or bucket = v_bucket)
-      and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, s.rest, key, kind, tags, payload)
-    order by id limit v_most
-  );
+  loop
+    begin
+      if v_bucket >= 0 then
+        return array(
+          select id from pgqueue.log
+          where topic = s.topic and bucket = v_bucket and bucket >= 0 and id > v_after and id <= v_end
+            and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, v_conditions, key, kind, tags, payload)
+          order by bucket, id limit v_most
+        );
+      end if;
+      return array(
+        select id from pgqueue.log
+        where topic = s.topic and id > v_after and id <= v_end and (v_bucket is null or bucket = v_bucket)
+          and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, v_conditions, key, kind, tags, payload)
+        order by id limit v_most
+      );
+    -- What `pgqueue.payload_json` and `pgqueue.json_number` expect: catching it once a message takes longer than all else.
+    exception when data_exception or program_limit_exceeded or feature_not_supported then
+      if v_conditions.careful is not false then
+        raise;
+      end if;
+      v_conditions.careful := true;
+    end;
+  end loop;
 end
 $$;
 
@@ -65,6 +78,8 @@ $$;
 create function pgqueue.late_ids(s pgqueue.subscription, v_bucket int, c pgqueue.cursor, v_most int) returns bigint[]
 language plpgsql stable
 as $$
+declare
+  v_conditions constant pgqueue.conditions := pgqueue.conditions(s.rest, true);
 begin
   if pg_snapshot_xmin(c.seen) >= c.upto then
     return '{}';                                   -- nobody was at work
@@ -96,7 +111,7 @@ begin
       select l.id from pgqueue.log l
       where l.topic = s.topic and l.xact = u.xact and l.id > coalesce(c.late_after, 0) and l.id <= c.top
         and (v_bucket is null or l.bucket = v_bucket)
-        and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, s.rest, l.key, l.kind, l.tags, l.payload)
+        and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, v_conditions, l.key, l.kind, l.tags, l.payload)
       order by l.xact, l.id limit v_most + 1
     ) late
     -- Whoever is still at work is not looked for: the messages may be many.
@@ -199,6 +214,7 @@ as $$
 declare
   v_examines constant int := case when s.selector is null and c.late_seen is null then v_most else 10000 end;
   v_xmin constant xid8 := pg_snapshot_xmin(pg_current_snapshot());
+  v_conditions constant pgqueue.conditions := pgqueue.conditions(s.rest, true);
   v_ids bigint[] := '{}';
   v_examined int := 0;
   v_is_end boolean := true;
@@ -208,7 +224,7 @@ begin
   for m in
     select l.id, l.xact,
            (c.late_seen is null or not pg_visible_in_snapshot(l.xact, c.late_seen))
-             and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, s.rest, l.key, l.kind, l.tags, l.payload) as is_selected
+             and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, v_conditions, l.key, l.kind, l.tags, l.payload) as is_selected
     from pgqueue.log l
     where l.topic = s.topic and (l.xact, l.id) > (c.upto, c.top) and l.xact < v_xmin
     order by l.xact, l.id limit v_examines

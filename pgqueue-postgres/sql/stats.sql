@@ -50,6 +50,8 @@ end;
 create function pgqueue.stable_ids(s pgqueue.subscription, c pgqueue.cursor, v_most int) returns bigint[]
 language plpgsql stable
 as $$
+declare
+  v_conditions constant pgqueue.conditions := pgqueue.conditions(s.rest, true);
 begin
   return array(
     select l.id from (
@@ -58,7 +60,7 @@ begin
       order by xact, id limit case when s.selector is null then v_most else 10000 end
     ) l
     where (c.late_seen is null or not pg_visible_in_snapshot(l.xact, c.late_seen))
-      and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, s.rest, l.key, l.kind, l.tags, l.payload)
+      and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, v_conditions, l.key, l.kind, l.tags, l.payload)
     limit v_most
   );
 end
