@@ -12,7 +12,7 @@ pub(crate) struct Arguments {
     /// The PostgreSQL client, of the queue and of what it is compared to.
     #[arg(long, default_value = "tokio-postgres")]
     pub(crate) driver: DriverName,
-    /// How many messages a backlog has [default: 200,000 to drain, 1,000,000 to claim from].
+    /// How many messages a backlog has [default: 200,000 to drain, 1,000,000 to claim from, catch up with or select from].
     #[arg(long)]
     messages: Option<usize>,
     /// How many bytes a payload has.
@@ -55,6 +55,10 @@ pub(crate) enum Scenario {
     Latency,
     /// What one claim takes, whatever waits.
     Backlog,
+    /// Working through a log that is kept, from its beginning.
+    CatchUp,
+    /// Selecting few messages of many.
+    Selector,
     /// What the server can do without any queue.
     Ceilings,
     /// Everything.
@@ -63,8 +67,17 @@ pub(crate) enum Scenario {
 
 impl Scenario {
     /// All but [`All`](Self::All).
-    pub(crate) const EACH: [Self; 7] =
-        [Self::Ceilings, Self::Publish, Self::Drain, Self::FanOut, Self::NotifyCost, Self::Latency, Self::Backlog];
+    pub(crate) const EACH: [Self; 9] = [
+        Self::Ceilings,
+        Self::Publish,
+        Self::Drain,
+        Self::FanOut,
+        Self::NotifyCost,
+        Self::Latency,
+        Self::Backlog,
+        Self::CatchUp,
+        Self::Selector,
+    ];
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

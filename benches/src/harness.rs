@@ -12,7 +12,7 @@ mod sample;
 mod tally;
 
 pub(crate) use bench::Bench;
-pub(crate) use consumer::consume;
+pub(crate) use consumer::{consume, work_off};
 pub(crate) use contender::{Contender, Target};
 pub(crate) use measurement::{Measurement, TOPIC};
 pub(crate) use payload::{number, payload};

@@ -31,6 +31,8 @@ async fn run<D: Driver>(bench: &mut Bench, scenario: Scenario) -> Result<()> {
         Scenario::NotifyCost => scenarios::notify_cost::run::<D>(bench).await,
         Scenario::Latency => scenarios::latency::run::<D>(bench).await,
         Scenario::Backlog => scenarios::backlog::run::<D>(bench).await,
+        Scenario::CatchUp => scenarios::catch_up::run::<D>(bench).await,
+        Scenario::Selector => scenarios::selector::run::<D>(bench).await,
         Scenario::Ceilings => scenarios::ceilings::run::<D>(bench).await,
         Scenario::All => {
             for one in Scenario::EACH {

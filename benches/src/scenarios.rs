@@ -1,12 +1,14 @@
 //! The scenarios.
 
 pub(crate) mod backlog;
+pub(crate) mod catch_up;
 pub(crate) mod ceilings;
 pub(crate) mod drain;
 pub(crate) mod fan_out;
 pub(crate) mod latency;
 pub(crate) mod notify_cost;
 pub(crate) mod publish;
+pub(crate) mod selector;
 
 /// A table with nothing but payloads and a number.
 pub(crate) const BARE: &str =

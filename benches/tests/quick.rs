@@ -11,7 +11,7 @@ fn every_scenario_reports_as_json() {
     let lines = String::from_utf8(bench.stdout).unwrap();
     let measured: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let scenarios: BTreeSet<_> = measured.iter().map(|one| one["scenario"].as_str().unwrap()).collect();
-    let all = ["backlog", "ceilings", "drain", "fan-out", "latency", "notify-cost", "publish"];
+    let all = ["backlog", "catch-up", "ceilings", "drain", "fan-out", "latency", "notify-cost", "publish", "selector"];
     assert_eq!(scenarios, BTreeSet::from(all));
     for one in &measured {
         let figures = ["msgs_per_s", "p50_ms"].map(|figure| one[figure].as_f64());

@@ -34,17 +34,36 @@ impl Bench {
 
     /// Measures contenders in turns, A B A B, each time in a database of its own, and reports the medians.
     pub(crate) async fn compare(&mut self, scenario: &str, contenders: &[Contender]) -> Result<()> {
+        self.take_turns(scenario, None, contenders).await
+    }
+
+    /// As [`compare`](Self::compare), each time in a copy of one database that is stocked once.
+    pub(crate) async fn compare_stocked<F: Future<Output = Result<()>>>(
+        &mut self,
+        scenario: &str,
+        stock: impl FnOnce(Measurement) -> F,
+        contenders: &[Contender],
+    ) -> Result<()> {
+        self.progress(scenario, "stocking");
+        let name = self.name();
+        self.server.create_database(&name).await?;
+        stock(Measurement::new(Arc::clone(&self.server), name.clone(), Duration::ZERO, false)).await?;
+        self.take_turns(scenario, Some(&name), contenders).await?;
+        Ok(self.server.drop_database(&name).await?)
+    }
+
+    async fn take_turns(&mut self, scenario: &str, stocked: Option<&str>, contenders: &[Contender]) -> Result<()> {
         let is_quick = self.arguments.quick;
         for contender in contenders.iter().filter(|_| !is_quick) {
             self.progress(scenario, &format!("warm-up: {}", contender.title()));
-            self.measure(contender, true).await.with_context(|| format!("{scenario}: {}", contender.who))?;
+            self.measure(contender, stocked, true).await.with_context(|| format!("{scenario}: {}", contender.who))?;
         }
         let mut rounds: Vec<Vec<Sample>> = Vec::new();
         for round in 1..=self.arguments.rounds() {
             self.server.sql("postgres", "checkpoint").await?;
             let mut samples = Vec::new();
             for contender in contenders {
-                let sample = self.measure(contender, false).await;
+                let sample = self.measure(contender, stocked, false).await;
                 let sample = sample.with_context(|| format!("{scenario}: {}", contender.who))?;
                 self.progress(scenario, &format!("round {round}: {}: {sample}", contender.title()));
                 samples.push(sample);
@@ -54,10 +73,14 @@ impl Bench {
         self.report.add(scenario, contenders, &rounds)
     }
 
-    async fn measure(&mut self, contender: &Contender, is_warm_up: bool) -> Result<Sample> {
-        self.databases += 1;
-        let name = format!("bench_{}", self.databases);
-        self.server.create_database(&name).await?;
+    async fn measure(&mut self, contender: &Contender, stocked: Option<&str>, is_warm_up: bool) -> Result<Sample> {
+        let name = self.name();
+        match stocked {
+            Some(stocked) => {
+                self.server.sql("postgres", &format!("create database {name} template {stocked}")).await?;
+            }
+            None => self.server.create_database(&name).await?,
+        }
         if self.arguments.profile {
             profile::reset(&self.server).await?;
         }
@@ -69,6 +92,12 @@ impl Bench {
         }
         self.server.drop_database(&name).await?;
         sample
+    }
+
+    /// The name of one more database.
+    fn name(&mut self) -> String {
+        self.databases += 1;
+        format!("bench_{}", self.databases)
     }
 
     fn progress(&self, scenario: &str, text: &str) {

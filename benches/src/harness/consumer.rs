@@ -1,10 +1,13 @@
 //! Consuming through the queue.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use futures::TryStreamExt;
-use pgqueue_core::{Subscription, subscribe};
+use pgqueue_core::{Delivery, Message, Subscription, subscribe};
 use pgqueue_postgres::{Client, PgQueue};
 
 use super::{Tally, number};
@@ -16,13 +19,57 @@ pub(crate) async fn consume<C: Client>(
     concurrency: usize,
     tally: Arc<Tally>,
 ) -> Result<()> {
+    consume_as(queue, subscription, concurrency, tally, |message| number(message.payload())).await
+}
+
+/// Works off with so many consumers what a subscription gets, until nothing is left, and returns how long that took. `place` tells
+/// the place of a message in the tally.
+pub(crate) async fn work_off<C: Client>(
+    queue: &PgQueue<C>,
+    subscription: &Subscription,
+    consumers: usize,
+    concurrency: usize,
+    tally: Tally,
+    place: impl Fn(&Message) -> Result<usize> + Clone + Send + Sync + 'static,
+) -> Result<Duration> {
+    let tally = Arc::new(tally);
+    let start = Instant::now();
+    let consumer = |_| {
+        let (queue, subscription, tally, place) =
+            (queue.clone(), subscription.clone(), Arc::clone(&tally), place.clone());
+        tokio::spawn(consume_as(queue, subscription, concurrency, tally, place))
+    };
+    let tasks: Vec<_> = (0..consumers).map(consumer).collect();
+    tally.complete().await;
+    let elapsed = start.elapsed();
+    for task in tasks {
+        task.await??;
+    }
+    tally.check()?;
+    let stats = queue.stats(subscription.name()).await?;
+    ensure!(stats.waiting == 0 && stats.in_flight == 0 && stats.retrying == 0, "something is left: {stats:?}");
+    Ok(elapsed)
+}
+
+/// As [`consume`], of messages whose place in the tally `place` tells.
+async fn consume_as<C: Client>(
+    queue: PgQueue<C>,
+    subscription: Subscription,
+    concurrency: usize,
+    tally: Arc<Tally>,
+    place: impl Fn(&Message) -> Result<usize> + Send + Sync,
+) -> Result<()> {
     let stream = subscribe(queue.subscription(subscription)).await?;
     let complete = Arc::clone(&tally);
     let stream = stream.until(async move { complete.complete().await }).map_err(anyhow::Error::from);
-    let handle = async |delivery: pgqueue_core::Delivery| {
-        tally.arrived(number(delivery.message().payload())?);
+    let handle = async |delivery: Delivery| {
+        let messages = delivery.messages();
+        let count = messages.len();
+        for message in messages {
+            tally.arrived(place(message)?);
+        }
         delivery.ok().await?;
-        tally.settled(1);
+        tally.settled(count);
         Ok(())
     };
     Box::pin(stream).try_for_each_concurrent(concurrency, handle).await

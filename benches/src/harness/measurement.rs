@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
-use pgqueue_core::{NewMessage, Publisher, Subscription, Topic};
-use pgqueue_postgres::PgQueue;
+use pgqueue_core::{NewMessage, Publisher, Retention, Subscription, Topic};
+use pgqueue_postgres::{Client, PgQueue};
 use pgqueue_testserver::Server;
 
 use super::payload;
@@ -62,11 +62,28 @@ impl Measurement {
 
     /// Makes a queue with the topic, on at least so many connections.
     pub(crate) async fn queue<D: Driver>(&self, connections: usize) -> Result<PgQueue<D::Client>> {
-        let client = D::client(&self.url(), connections.max(CONNECTIONS)).await?;
-        let queue = PgQueue::new(client);
+        let queue = self.stocked_queue::<D>(connections).await?;
         queue.migrate().await?;
         queue.create_topic(Topic::new(TOPIC)).await?;
         Ok(queue)
+    }
+
+    /// The queue that the database has, on at least so many connections.
+    pub(crate) async fn stocked_queue<D: Driver>(&self, connections: usize) -> Result<PgQueue<D::Client>> {
+        Ok(PgQueue::new(D::client(&self.url(), connections.max(CONNECTIONS)).await?))
+    }
+
+    /// Makes a queue with a topic that keeps messages 0 to `count`, as `make` makes them.
+    pub(crate) async fn stock<D: Driver>(
+        &self,
+        topic: &str,
+        count: usize,
+        make: impl Fn(usize) -> NewMessage,
+    ) -> Result<()> {
+        let queue = self.stocked_queue::<D>(0).await?;
+        queue.migrate().await?;
+        queue.create_topic(Topic::new(topic).with_retention(Retention::everything())).await?;
+        load(&queue, topic, count, make).await
     }
 
     /// Connects by hand.
@@ -87,11 +104,7 @@ impl Measurement {
         count: usize,
         size: usize,
     ) -> Result<()> {
-        for first in (0..count).step_by(LOAD) {
-            let messages = (first..count.min(first + LOAD)).map(|n| NewMessage::new(payload(n, size)));
-            queue.publish(topic, messages.collect()).await?;
-        }
-        Ok(())
+        load(queue, topic, count, |n| NewMessage::new(payload(n, size))).await
     }
 
     /// Loads a backlog of messages 0 to `count` into a table of one's own.
@@ -119,4 +132,16 @@ impl Measurement {
         );
         Ok(())
     }
+}
+
+async fn load<C: Client>(
+    queue: &PgQueue<C>,
+    topic: &str,
+    count: usize,
+    make: impl Fn(usize) -> NewMessage,
+) -> Result<()> {
+    for first in (0..count).step_by(LOAD) {
+        queue.publish(topic, (first..count.min(first + LOAD)).map(&make).collect()).await?;
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use pgqueue_core::Subscription;
 
 use crate::{
     drivers::{Argument, Driver, Peer},
-    harness::{Bench, Contender, Measurement, Sample, TOPIC, Tally, Target, consume, number},
+    harness::{Bench, Contender, Measurement, Sample, TOPIC, Tally, Target, number, work_off},
 };
 
 const TABLE: &str = "create table jobs (
@@ -85,18 +85,9 @@ async fn ours<D: Driver>(
     m.load::<D>(&queue, TOPIC, messages, size).await?;
     m.settle().await?;
 
-    let tally = Arc::new(Tally::new(Some(messages)));
-    let start = Instant::now();
-    let consumer = |_| tokio::spawn(consume(queue.clone(), subscription.clone(), handlers, Arc::clone(&tally)));
-    let tasks: Vec<_> = (0..consumers).map(consumer).collect();
-    tally.complete().await;
-    let elapsed = start.elapsed();
-    for task in tasks {
-        task.await??;
-    }
-    tally.check()?;
-    let stats = queue.stats("drain").await?;
-    ensure!(stats.waiting == 0 && stats.in_flight == 0 && stats.retrying == 0, "something is left: {stats:?}");
+    let tally = Tally::new(Some(messages));
+    let elapsed =
+        work_off(&queue, &subscription, consumers, handlers, tally, |message| number(message.payload())).await?;
     Ok(Sample::rate(messages, elapsed))
 }
 
