@@ -11,6 +11,7 @@ mod laggards;
 mod lifecycle;
 mod listener;
 mod ok_in;
+mod pools;
 mod registry;
 mod retention;
 mod selecting;
