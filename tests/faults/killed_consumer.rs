@@ -35,7 +35,7 @@ async fn what_a_killed_process_held_is_redelivered_within_seconds() {
     queue.publish("orders", messages).await.unwrap();
 
     let mut process = Command::new(env!("CARGO_BIN_EXE_consumer"))
-        .args([&database.url(), "invoices", "orders", "1000"])
+        .args([&database.url(), "invoices", "orders", "1000", "hold"])
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()

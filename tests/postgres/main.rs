@@ -10,6 +10,7 @@ mod crossing;
 mod laggards;
 mod lifecycle;
 mod listener;
+mod losses;
 mod ok_in;
 mod pools;
 mod registry;

@@ -390,3 +390,26 @@ async fn topics_and_subscriptions_are_created_altered_listed_and_deleted() -> Re
     assert_eq!(queue.delete_subscription("s").await.unwrap_err().kind(), ErrorKind::NotFound);
     Ok(())
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_late_subscription_is_served_at_once_while_others_work() {
+    let queue = queue(|s| s).await;
+    let mut others = subscribe(queue.subscription(Subscription::new("s", "t"))).await.unwrap();
+    let _busy = tokio::spawn({
+        let queue = queue.clone();
+        async move {
+            loop {
+                publish(&queue, &["a"]).await;
+                others.next().await.unwrap().unwrap().ok().await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let began = Instant::now();
+    for order in [Order::Unordered, Order::ByKey, Order::Total, Order::StableTotal] {
+        let late = Subscription::new(order.to_string(), "t").with_order(order);
+        let mut stream = subscribe(queue.subscription(late)).await.unwrap();
+        assert!(stream.next().await.unwrap().is_ok());
+    }
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
