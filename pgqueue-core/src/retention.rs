@@ -34,7 +34,7 @@ pub enum Laggards {
     /// [statistics](crate::SubscriptionStats::cut) count what it lost. What is in a consumer's hands, waits for a retry or is a
     /// dead letter is not concerned.
     ///
-    /// Not together with a maximum age of zero, which would delete what nobody had the time to take.
+    /// Not together with a limit of 0, which would delete what nobody had the time to take.
     Cut,
 }
 
@@ -101,6 +101,11 @@ impl Retention {
     #[must_use]
     pub const fn laggards(&self) -> Laggards {
         self.laggards
+    }
+
+    /// Whether a limit is 0.
+    pub(crate) fn keeps_nothing(&self) -> bool {
+        self.max_age == Some(Duration::ZERO) || self.max_messages == Some(0) || self.max_bytes == Some(0)
     }
 }
 

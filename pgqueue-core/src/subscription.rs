@@ -251,6 +251,9 @@ impl Subscription {
         if self.workers == 0 {
             return Err(refused("has 0 workers; it must have 1 or more"));
         }
+        if self.workers > 1 && self.consumers == Consumers::Exclusive {
+            return Err(refused("is exclusive and has several workers; it must have 1, or be single active"));
+        }
         if self.lease.is_zero() {
             return Err(refused("has a lease of zero; it must be longer than a consumer's pause between two beats"));
         }
@@ -294,6 +297,10 @@ mod tests {
             (subscription().with_batch(0), "subscription \"s\" has a batch of 0 messages"),
             (subscription().with_prefetch(0), "subscription \"s\" has a prefetch of 0 messages"),
             (subscription().with_workers(0), "subscription \"s\" has 0 workers"),
+            (
+                subscription().with_workers(2).with_consumers(Consumers::Exclusive),
+                "subscription \"s\" is exclusive and has several workers",
+            ),
             (subscription().with_lease(Duration::ZERO), "subscription \"s\" has a lease of zero"),
             (
                 subscription().with_backoff(Backoff::default().with_max_attempts(0)),

@@ -90,8 +90,8 @@ impl Topic {
         if self.buckets == 0 {
             return Err(refused("has 0 buckets; it must have 1 or more"));
         }
-        if self.retention.laggards() == Laggards::Cut && self.retention.max_age().is_some_and(|age| age.is_zero()) {
-            return Err(refused("cuts laggards after no time at all; retain everything, or messages up to some age"));
+        if self.retention.laggards() == Laggards::Cut && self.retention.keeps_nothing() {
+            return Err(refused("cuts laggards and keeps nothing; retain everything, or up to a limit above 0"));
         }
         Ok(())
     }
@@ -122,7 +122,9 @@ mod tests {
             |retention: Retention| Topic::new("t").with_retention(retention.with_laggards(Laggards::Cut)).validate();
         let error = cutting(Retention::nothing()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
-        assert!(error.to_string().starts_with("topic \"t\" cuts laggards after no time at all"), "{error}");
+        assert!(error.to_string().starts_with("topic \"t\" cuts laggards and keeps nothing"), "{error}");
+        cutting(Retention::everything().with_max_messages(0)).unwrap_err();
+        cutting(Retention::everything().with_max_bytes(0)).unwrap_err();
 
         cutting(Retention::everything()).unwrap();
         cutting(Retention::nothing().with_max_age(Duration::from_nanos(1))).unwrap();

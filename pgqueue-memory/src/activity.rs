@@ -30,16 +30,15 @@ struct Presence {
 }
 
 impl Activity {
-    /// Notes that a consumer fetches. `deadline` is that of one that is new and silent; returns the one that counts.
-    pub(crate) fn enter(&mut self, id: ConsumerId, deadline: Option<Instant>) -> Option<Instant> {
-        let (arrivals, deadlines) = (&mut self.arrivals, &mut self.deadlines);
-        let presence = self.present.entry(id).or_insert_with(|| {
+    /// Notes that a consumer fetches: of one that does not beat, a sign of life until `deadline`.
+    pub(crate) fn enter(&mut self, id: ConsumerId, deadline: Option<Instant>) {
+        let arrivals = &mut self.arrivals;
+        self.present.entry(id).or_insert_with(|| {
             *arrivals += 1;
-            deadlines.extend(deadline.map(|deadline| (deadline, id)));
-            Presence { arrival: *arrivals, in_hand: 0, leaving: false, deadline }
+            Presence { arrival: *arrivals, in_hand: 0, leaving: false, deadline: None }
         });
         self.first.get_or_insert(id);
-        presence.deadline
+        self.set_deadline(id, deadline);
     }
 
     /// Whether no other consumer came before this one.

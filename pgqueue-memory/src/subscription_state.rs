@@ -147,7 +147,7 @@ impl SubscriptionState {
             return Err(Error::in_use(self.options.name()));
         }
         let deadline = consumer.is_silent().then(|| now.after(self.options.lease()));
-        let deadline = self.activity.enter(consumer.id, deadline);
+        self.activity.enter(consumer.id, deadline);
         if !self.serves(consumer.id) {
             return Ok(None);
         }

@@ -8,13 +8,14 @@ return hashtextextended('pgqueue.lane ' || 'pgqueue.cursor'::regclass::oid || ' 
 -- The functions that follow run under the settings of whoever calls them, which spares them their own: `search_path`, and what pins
 -- the plans, which is the same in all that call them.
 
--- The end of what one look examines above `v_after`, of a lane whose messages are no range of an index: so many ids.
+-- The end of what one look examines above `v_after`, of a lane whose messages are no range of an index: as many ids as take some
+-- 20 ms, of which most may be payloads that are parsed.
 create function pgqueue.look_end(s pgqueue.subscription, v_bucket int, v_after bigint) returns bigint
 language plpgsql stable
 as $$
 begin
   if s.selector is not null then
-    return pgqueue.first_id(s.topic, v_after) + 9999;
+    return pgqueue.first_id(s.topic, v_after) + case when s.rest is null then 49999 else 9999 end;
   elsif v_bucket = -1 then
     return pgqueue.first_id(s.topic, v_after) + 1999;
   end if;
@@ -337,6 +338,7 @@ create type pgqueue.claimed as (
   headers      text,
   payload      bytea,
   busy         boolean,                            -- last row: another consumer was claiming; look again soon
+  more         boolean,                            -- last row: a look ended before the log did
   writers      boolean,                            -- last row: a publisher may have looked for sleepers before this consumer armed
   wait_ms      bigint,                             -- last row: when the next retry is due, if nothing was handed out
   batch        int,                                -- last row: options of the subscription as they are now
@@ -387,6 +389,7 @@ declare
   v_alone boolean;
   v_is_active boolean := true;                     -- of the consumers, this one gets messages
   v_busy boolean := false;
+  v_more boolean := false;
   v_writers boolean := false;
   v_waits_until timestamptz;
   v_now constant timestamptz := clock_timestamp();
@@ -474,6 +477,7 @@ begin
     end if;
 
     v_looked := case when v_is_stable then pgqueue.look_stable(s, c, v_left) else pgqueue.look(s, c, l.rank, v_left) end;
+    v_more := v_more or coalesce((v_looked).more, false);
     if (v_looked).ids <> '{}' then
       v_left := v_left - cardinality((v_looked).ids);
       v_found := v_found || v_looked;
@@ -493,7 +497,6 @@ begin
       or clock_timestamp() > v_now + interval '100 milliseconds'
     then
       v_found := v_found || v_looked;
-      v_busy := v_busy or (v_looked).more;
     end if;
     exit when v_left = 0;
   end loop;
@@ -532,14 +535,14 @@ begin
         elsif s.ordering = 'by key' then
           return query
             select l.id, l.lane, m.id, m.scheduled, 1, 0, case when m.id = l.ids[1] then l.place end, null::timestamptz, null::timestamptz, m.published_at, m.key, m.kind, m.tags,
-                   m.headers::text, m.payload, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
+                   m.headers::text, m.payload, null::boolean, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
             from pgqueue.log m
             where m.topic = s.topic and m.bucket = l.lane and m.bucket >= 0 and m.id between l.ids[1] and c.top and pg_visible_in_snapshot(m.xact, c.seen)
             order by m.bucket, m.id;
         else
           return query
             select l.id, l.lane, m.id, m.scheduled, 1, 0, case when m.id = l.ids[1] then l.place end, null::timestamptz, null::timestamptz, m.published_at, m.key, m.kind, m.tags,
-                   m.headers::text, m.payload, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
+                   m.headers::text, m.payload, null::boolean, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
             from pgqueue.log m
             where m.topic = s.topic and m.id between l.ids[1] and c.top and pg_visible_in_snapshot(m.xact, c.seen)
             order by m.id;
@@ -576,7 +579,7 @@ begin
     return query
       select h.id, h.lane, m.id, m.scheduled, coalesce(h.prior[u.n], 0) + 1, h.suspect, case when v_is_stable then lpad(m.xact::text, 20, '0') || '.' when u.n = 1 then h.place end, h.delivered_at, h.requeued_at,
              m.published_at, m.key, m.kind, m.tags, m.headers::text, m.payload,
-             null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
+             null::boolean, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
       from pgqueue.lease h
       cross join lateral unnest(h.ids) with ordinality u (id, n)
       join pgqueue.log m on m.topic = s.topic and m.id = u.id
@@ -585,7 +588,7 @@ begin
     return query
       select h.id, h.lane, m.id, m.scheduled, coalesce(h.prior[u.n], 0) + 1, h.suspect, case when v_is_stable then lpad(m.xact::text, 20, '0') || '.' when u.n = 1 then h.place end, h.delivered_at, h.requeued_at,
              m.published_at, m.key, m.kind, m.tags, m.headers::text, m.payload,
-             null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
+             null::boolean, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
       from pgqueue.lease h
       cross join lateral unnest(h.ids) with ordinality u (id, n)
       join pgqueue.kept m on m.subscription = s.id and m.id = u.id
@@ -610,7 +613,7 @@ begin
 
   return query
     select null::bigint, null::int, null::bigint, null::bigint, null::int, null::int, null::text, null::timestamptz, null::timestamptz,
-           null::timestamptz, null::text, null::text, null::text[], null::text, null::bytea, v_busy, v_writers,
+           null::timestamptz, null::text, null::text, null::text[], null::text, null::bytea, v_busy, v_more, v_writers,
            ceil(extract(epoch from v_waits_until - v_now) * 1000)::bigint, s.batch, s.prefetch, s.lease_ms;
 end
 $$;

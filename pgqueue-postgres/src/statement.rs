@@ -4,7 +4,7 @@ pub(crate) const PUBLISH: &str = "select pgqueue.publish_batch($1, $2, $3, $4, $
 
 pub(crate) const CLAIM: &str = "\
     select lease, lane, id, scheduled, attempt, suspect, place, delivered_at, requeued_at, published_at, key, kind, tags, headers, \
-           payload, busy, writers, wait_ms, batch, prefetch, lease_ms \
+           payload, busy, more, writers, wait_ms, batch, prefetch, lease_ms \
     from pgqueue.claim($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 pub(crate) const SETTLE: &str =

@@ -166,7 +166,8 @@ impl<B: Backend> Harness for Postgres<B> {
     }
 
     async fn checkpoints(&self) -> Result<Arc<dyn CheckpointStore>> {
-        Ok(Arc::new(self.queue.clone()))
+        // Over connections of its own, as reopening ends all that there are.
+        Ok(Arc::new(PgQueue::<B::Client>::connect(&self.database.url()).await?))
     }
 
     async fn expire_leases(&self) -> Result<()> {

@@ -105,7 +105,10 @@ async fn claim_in_progress_keeps_others_from_taking_over<C: Backend>() {
 async fn consumers_may_be_changed_later<C: Client>() {
     let (_database, queue) = queue::<C>().await;
     let mut first = consume(&queue, invoices().with_prefetch(1)).await;
-    let exclusive = invoices().with_prefetch(1).with_consumers(Consumers::Exclusive).with_workers(3);
+    let shared = invoices().with_prefetch(1).with_consumers(Consumers::SingleActive).with_workers(3);
+    queue.alter_subscription(&shared).await.unwrap();
+    assert_eq!(queue.find_subscription("invoices").await.unwrap(), Some(shared));
+    let exclusive = invoices().with_prefetch(1).with_consumers(Consumers::Exclusive);
     queue.alter_subscription(&exclusive).await.unwrap();
     assert_eq!(queue.find_subscription("invoices").await.unwrap(), Some(exclusive.clone()));
     assert_eq!(queue.find_subscription("others").await.unwrap(), None);

@@ -123,6 +123,6 @@ async fn checkpoints_say_when_they_moved() -> Result<()> {
     assert_eq!(queue.checkpoint("c").await?.expect("made").moved_at, first + HOUR);
     let error = queue.reset_checkpoint("c", &Position::new("1"), None).await.unwrap_err();
     assert_eq!((error.kind(), error.operation()), (ErrorKind::Conflict, Some(Operation::Manage)));
-    assert!(error.to_string().ends_with("checkpoint \"c\" stands at 2 and not at 1; look again before moving it"));
+    assert!(error.to_string().ends_with("checkpoint \"c\" stands at 2, not at 1; look at it again before moving it"));
     Ok(())
 }

@@ -26,6 +26,8 @@ pub(crate) struct Looked {
     pub(crate) messages: usize,
     /// Another consumer was claiming, so that this look may have missed something.
     pub(crate) busy: bool,
+    /// The look ended before the log did.
+    pub(crate) more: bool,
     /// A publisher is at work who may not know that this consumer sleeps.
     pub(crate) writers: bool,
     /// When the next retry is due, if that is what is next.
@@ -135,13 +137,14 @@ async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Lo
     let looked = Looked {
         messages: rows.len(),
         busy: last.get(15)?,
-        writers: last.get(16)?,
-        wait: last.read::<i64>(17)?.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs())),
+        more: last.get(16)?,
+        writers: last.get(17)?,
+        wait: last.read::<i64>(18)?.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs())),
     };
     let updated = Found {
-        batch: usize::try_from(last.get::<i32>(18)?).unwrap_or(1),
-        prefetch: usize::try_from(last.get::<i32>(19)?).unwrap_or(1),
-        lease: Duration::from_millis(last.get::<i64>(20)?.unsigned_abs()),
+        batch: usize::try_from(last.get::<i32>(19)?).unwrap_or(1),
+        prefetch: usize::try_from(last.get::<i32>(20)?).unwrap_or(1),
+        lease: Duration::from_millis(last.get::<i64>(21)?.unsigned_abs()),
         ..Found::clone(&found)
     };
 
@@ -150,7 +153,7 @@ async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Lo
         return Ok(Looked::default());
     }
     state.found = Some(Arc::new(updated));
-    state.more = looked.messages >= most;
+    state.more = looked.messages >= most || looked.more;
     if looked.messages > 0 && !state.more {
         state.gather_until = Instant::now() + GATHER;
     }

@@ -144,7 +144,7 @@ impl<C: Client> Listening<C> {
     fn pause(&self, looked: Looked) -> Duration {
         let longest = self.consumer.shared.options.poll_interval();
         let pause = match looked {
-            Looked { busy: true, .. } => BUSY.mul_f64(fastrand::f64()),
+            Looked { busy: true, .. } | Looked { more: true, .. } => BUSY.mul_f64(fastrand::f64()),
             Looked { writers: true, .. } => WRITERS[usize::from(self.looks > 1)],
             _ => longest,
         };
