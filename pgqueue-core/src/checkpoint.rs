@@ -57,14 +57,23 @@ impl Checkpoint {
 /// the transaction that changes that state, each message takes effect exactly once, though it may be delivered again.
 ///
 /// It is cumulative, so it needs [stable total order](crate::Order::StableTotal): in any other, a message may still come whose
-/// position is lower.
+/// position is lower. A dead letter is passed over for good: when it is redriven the checkpoint is beyond it. So let the
+/// subscription try for ever (`Backoff::default().with_max_attempts(u32::MAX)`) and reject nothing, or rebuild after a redrive.
+///
+/// # Rebuilding
+/// 1. See that the topic retains all that is needed: [`Start::Beginning`](crate::Start::Beginning) is the beginning of what there is.
+/// 2. Stop the subscription's consumers everywhere, and move it to its new start with the queue's `seek`. Whatever dies from
+///    here on, the checkpoint still says what is done.
+/// 3. Empty the state and reset the checkpoint, in one transaction where the driver can.
+/// 4. Start the consumers.
 ///
 /// ```
-/// use pgqueue_core::{CheckpointStore, Position, Result};
+/// use pgqueue_core::{CheckpointStore, Result, Start};
 ///
-/// /// Whether the message at `position` is new to the state that `totals` stands for.
-/// async fn is_new(store: &dyn CheckpointStore, position: &Position) -> Result<bool> {
-///     store.advance_checkpoint("totals", position).await
+/// /// Where whoever keeps `totals` goes on after a restart.
+/// async fn start(store: &dyn CheckpointStore) -> Result<Start> {
+///     let checkpoint = store.checkpoint("totals").await?;
+///     Ok(checkpoint.map_or(Start::Beginning, |checkpoint| Start::After(checkpoint.position)))
 /// }
 /// ```
 #[async_trait]
@@ -101,7 +110,8 @@ pub trait CheckpointStore: Send + Sync {
     /// Moves a checkpoint to any position, also back, or deletes it for `None`, if it still stands where the caller thinks: so
     /// that nobody does it by accident, or twice.
     ///
-    /// The messages come again once the subscription has been moved as well.
+    /// The messages come again once the subscription has been moved as well; stop its consumers before, as the next message that
+    /// one handles moves the checkpoint forward again.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) if there is none of this name, [`Conflict`](crate::ErrorKind::Conflict) if it

@@ -7,6 +7,9 @@ use std::fmt;
 /// A consumer that holds a subscription alone loses it when it leaves, or when it is silent for the whole
 /// [lease](crate::Subscription::with_lease). From then on its answers are refused, so two never work side by side for longer
 /// than it takes the old one to hear that.
+///
+/// It holds the subscription as long as it lives, also while its handler hangs: give that a
+/// [timeout](crate::Worker::with_timeout).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive] // a subscription may come to be shared in other ways
 pub enum Consumers {

@@ -36,6 +36,12 @@
 //! - **Nothing hangs and nothing is swallowed.** Calls to drivers have time limits, transient errors are retried by
 //!   class, and everything else ends the stream with a typed [`Error`].
 //!
+//! # Event logs
+//! A topic that [retains](Topic::with_retention) its messages is a log. A subscription starts [where it says](Start), gets what
+//! its [`Selector`] matches, and in [stable total order](Order::StableTotal) what every other one gets; a [`Checkpoint`] says how
+//! far a state made from it has come. [`Consumers`] says whether several may share a subscription. A [`Registry`] serves those that
+//! are stored.
+//!
 //! # Writing a driver
 //! Implement the three methods of [`SubscriptionDriver`] and the one of [`Acker`]; their docs state the contract and show
 //! a complete driver. Then run the `pgqueue-conformance` kit.

@@ -33,8 +33,9 @@ pub use self::{
 /// Serves stored subscriptions: after a restart it starts a [`WorkerPool`] for each that has a handler here, with the
 /// options that are stored, and from then on it keeps the pools as the subscriptions are.
 ///
-/// A process says by [`with_handler`](Self::with_handler) which subscriptions it serves. They are durable, so nothing is
-/// missed while no process runs. A handler whose subscription is not stored waits for it; that is no finding.
+/// A process says by [`with_handler`](Self::with_handler) which subscriptions it serves, which stores nothing: call
+/// [`insert`](Self::insert) once for each, at every start if you like, as below. They are durable, so nothing is missed while no
+/// process runs. A handler whose subscription is not stored waits for it; that is no finding.
 ///
 /// The pools never store a subscription: what somebody deletes stays deleted, and its pools fail. Options that somebody
 /// alters hold from the next start of a pool on, its size from the next [`repair`](Self::repair) on.
@@ -53,7 +54,9 @@ pub use self::{
 ///
 /// Each process that serves a subscription has a pool for it, of as many [workers](Subscription::with_workers) as are stored.
 /// An [exclusive](crate::Consumers::Exclusive) subscription takes one worker, and the pools of other processes fail; as
-/// each repair starts them again, one of them takes over within its interval when the one that works is gone.
+/// each repair starts them again, one of them takes over within its interval when the one that works is gone. Until then they
+/// are degraded, and their [`run`](Self::run) ends with an error; to have others stand by, say
+/// [`SingleActive`](crate::Consumers::SingleActive).
 ///
 /// ```
 /// use pgqueue_core::{Ack, BoxError, HealthStatus, Job, PublisherExt, Registry, Subscription, Topic, Worker};

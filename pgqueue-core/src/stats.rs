@@ -27,7 +27,8 @@ pub struct SubscriptionStats {
     /// How many of those waiting in [stable total order](crate::Order::StableTotal) do so for transactions that are still
     /// open, anywhere on the server: a [`HorizonHolder`] may say whose.
     pub held_back: u64,
-    /// How many messages its topic's [retention](crate::Laggards::Cut) deleted before they were handed out. Its consumers are told
+    /// How many messages its topic's [retention](crate::Laggards::Cut) deleted before they were handed out, since it was inserted
+    /// or moved. Its consumers are told
     /// [`Truncated`](crate::ErrorKind::Truncated) until it is moved.
     pub cut: u64,
 }

@@ -41,9 +41,11 @@ pub enum Start {
     /// What becomes visible after it was inserted.
     #[default]
     Now,
-    /// From the oldest message that the topic [retains](crate::Topic::with_retention).
+    /// From the oldest message that the topic [retains](crate::Topic::with_retention), which may be none: by default a topic
+    /// keeps nothing that all its subscriptions have passed.
     Beginning,
-    /// Strictly after a [position](crate::Message::position): all that was not visible yet when that message was handed out,
+    /// Strictly after a [position](crate::Message::position) that came from a subscription in stable total order if this is one,
+    /// and else from one that is not: all that was not visible yet when that message was handed out,
     /// and all that comes behind it.
     After(Position),
 }

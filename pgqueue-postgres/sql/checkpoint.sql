@@ -46,11 +46,14 @@ end;
 
 -- Refuses positions of other orders: in those, something may still come whose position is lower.
 create function pgqueue.ensure_stable(v_position text) returns void
-language plpgsql immutable
+language plpgsql stable
 as $$
 begin
-  if v_position !~ '^\d{20}\.\d{19}$' then
-    raise exception 'the position % is not one in stable total order', quote_literal(v_position) using errcode = 'PQ006';
+  if v_position collate "C" > lpad(pg_snapshot_xmax(pg_current_snapshot())::text, 20, '0') then
+    raise exception 'the position % lies beyond the end of the log', quote_literal(v_position) using errcode = 'PQ006';
+  elsif v_position !~ '^\d{20}\.\d{19}$' then
+    raise exception 'the position % is not one in stable total order; take it from a subscription in that order', quote_literal(v_position)
+      using errcode = 'PQ006';
   end if;
 end
 $$;

@@ -58,6 +58,7 @@ declare
   v_is_beyond boolean;
   v_is_trimmed boolean;
   e pgqueue.extent;
+  v_given_up record;                               -- what the topic would cut at once
 begin
   -- A stricter transaction would look through a snapshot of before the lock that keeps what it is going to get.
   if v_start is not null and current_setting('transaction_isolation') <> 'read committed' then
@@ -65,6 +66,7 @@ begin
       using errcode = 'PQ004';
   end if;
   select * into e from pgqueue.extent where topic = t.id;
+  select * into v_given_up from pgqueue.given_up(t, 1000000) where t.cuts and v_start is not null;
   c.floor := 0;
   if v_ordering = 'stable total' then
     -- After `xact.id`; what is visible already is before now.
@@ -78,13 +80,20 @@ begin
     else
       raise exception 'the position % is not one in stable total order', quote_literal(v_start) using errcode = 'PQ006';
     end if;
+    if v_start = '' and v_given_up.v_id is not null then
+      c.upto := v_given_up.v_xact;
+      c.top := v_given_up.v_id;
+    end if;
     c.seen := format('%1$s:%1$s:', greatest(c.upto, '3'));
     v_is_beyond := c.upto > pg_snapshot_xmax(pg_current_snapshot());
-    v_is_trimmed := v_start <> '' and (e.trimmed[1] > c.upto or (e.trimmed[1] = c.upto and e.trimmed_id > c.top));
+    v_is_trimmed := v_start <> '' and (e.trimmed[1] > c.upto or (e.trimmed[1] = c.upto and e.trimmed_id > c.top)
+                                       or coalesce((v_given_up.v_xact, v_given_up.v_id) > (c.upto, c.top), false));
   elsif v_start is null or v_start = '' then
-    select case when v_start is null then pgqueue.last_id(t.id, 0) else 0 end, pg_current_snapshot() into c.top, c.seen;
+    select case when v_start is null then pgqueue.last_id(t.id, 0) else coalesce(v_given_up.v_id, 0) end, pg_current_snapshot()
+      into c.top, c.seen;
   elsif v_start !~ '^\d{1,19}(-\d{1,20}-\d+:\d+:[\d,]*(-\d{1,19}-\d{1,20}-\d+:\d+:[\d,]*)?)?$' then
-    raise exception 'the position % is not one of this queue', quote_literal(v_start) using errcode = 'PQ006';
+    raise exception 'the position % is not one of a subscription of this queue in such an order', quote_literal(v_start)
+      using errcode = 'PQ006', hint = 'Positions in stable total order are for that order alone.';
   else
     if cardinality(v_parts) = 6 then
       c.late_after := v_parts[1];
@@ -101,7 +110,7 @@ begin
     v_is_beyond := c.top > (select last_value from pgqueue.log_id)
       or pg_snapshot_xmax(coalesce(c.late_seen, c.seen)) > pg_snapshot_xmax(pg_current_snapshot());
     -- Before the last of the latest transactions there may have been others, of those that were in progress and have committed.
-    v_is_trimmed := e.trimmed_id > c.top or exists (
+    v_is_trimmed := e.trimmed_id > c.top or coalesce(v_given_up.v_id > c.top, false) or exists (
       select from unnest(e.trimmed) with ordinality x (xact, n)
       where v_parts[3] is not null
         and (not pg_visible_in_snapshot(x.xact, c.seen) or (
@@ -119,6 +128,8 @@ begin
     raise exception 'the log of topic % does not have all any more that came after the position %', quote_literal(t.name), quote_literal(v_start)
       using errcode = 'PQ005', hint = 'Start from the beginning of what is retained, or retain more.';
   end if;
+exception when data_exception then
+  raise exception 'the position % is not one of this queue', quote_literal(v_start) using errcode = 'PQ006';
 end
 $$;
 
@@ -213,6 +224,21 @@ begin
 end
 $$;
 
+-- Refuses to move a subscription that somebody consumes, or whose dead letters would be lost.
+create function pgqueue.ensure_at_rest(s pgqueue.subscription) returns void
+language plpgsql
+as $$
+begin
+  if exists (select from pgqueue.owner where subscription = s.id and beat_at > clock_timestamp() - lease_ms * interval '1 millisecond') then
+    raise exception 'subscription % has living consumers; stop them in all processes, and wait until they are gone', quote_literal(s.name)
+      using errcode = 'PQ009';
+  elsif exists (select from pgqueue.dead_letter where subscription = s.id) then
+    raise exception 'subscription % has dead letters; redrive them and let them be handled, or purge them', quote_literal(s.name)
+      using errcode = 'PQ009';
+  end if;
+end
+$$;
+
 -- Moves a subscription to another start, with nothing in hand: to what comes after, once more if it had that. Not while one of its
 -- consumers lives, and not while it has dead letters, which would come twice. False if there is none of this name.
 create function pgqueue.seek(v_name text, v_start text) returns boolean
@@ -232,6 +258,10 @@ declare
   c pgqueue.cursor;
   v_upto xid8;
 begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'moving a subscription needs the isolation level READ COMMITTED, not %', upper(current_setting('transaction_isolation'))
+      using errcode = 'PQ004';
+  end if;
   -- Until this commits, nothing is deleted from the log.
   perform pg_advisory_xact_lock_shared(hashtextextended('pgqueue.trim ' || 'pgqueue.log'::regclass::oid, 0));
   select * into s from pgqueue.subscription where name = v_name;
@@ -242,19 +272,25 @@ begin
   -- Nobody claims meanwhile, or becomes the active consumer.
   perform pg_advisory_xact_lock(pgqueue.lane_key(s.id, lane))
   from pgqueue.lanes(s, t) l cross join generate_series(-2, l.v_last) lane;
-  if exists (select from pgqueue.owner where subscription = s.id and beat_at > clock_timestamp() - lease_ms * interval '1 millisecond') then
-    raise exception 'subscription % has living consumers', quote_literal(v_name)
-      using errcode = 'PQ009', hint = 'Stop them first, in all processes.';
-  elsif exists (select from pgqueue.dead_letter where subscription = s.id) then
-    raise exception 'subscription % has dead letters', quote_literal(v_name) using errcode = 'PQ009', hint = 'Redrive or purge them first.';
-  end if;
   if pg_current_xact_id_if_assigned() is not null then
     v_upto := '18446744073709551615';              -- ours was drawn too early to say more
   end if;
   c := pgqueue.start(t, v_start, s.ordering);
+  perform from pgqueue.subscription where id = s.id for key share;
+  if not found then
+    return false;
+  end if;
+  perform from pgqueue.owner where subscription = s.id order by id for update;
+  perform pgqueue.ensure_at_rest(s);
+  -- Whoever is at a lease just now may leave others behind.
+  loop
+    perform from pgqueue.lease where subscription = s.id order by id for update;
+    delete from pgqueue.settled using pgqueue.lease l where lease = l.id and l.subscription = s.id;
+    delete from pgqueue.lease where subscription = s.id;
+    exit when not exists (select from pgqueue.lease where subscription = s.id);
+  end loop;
+  perform pgqueue.ensure_at_rest(s);               -- or dead letters
   delete from pgqueue.owner where subscription = s.id;
-  delete from pgqueue.settled using pgqueue.lease l where lease = l.id and l.subscription = s.id;
-  delete from pgqueue.lease where subscription = s.id;
   delete from pgqueue.kept where subscription = s.id;
   delete from pgqueue.cursor where subscription = s.id;
   perform pgqueue.set_out(s, t, c, v_upto);

@@ -188,6 +188,11 @@ begin
       and o.beat_at <= v_now - o.lease_ms * interval '1 millisecond'
       -- While the server was down nobody could beat.
       and pg_postmaster_start_time() <= v_now - o.lease_ms * interval '1 millisecond'
+      -- Nor is one dead whose claim is in progress: the active one of a subscription that has one at a time.
+      and (
+        not exists (select from pgqueue.subscription s where s.id = o.subscription and s.active = o.id)
+        or pg_try_advisory_xact_lock(pgqueue.lane_key(o.subscription, -2))
+      )
       and pgqueue.give_back_all(o.id, true)
     then
       perform pgqueue.forget_owner(o.id);

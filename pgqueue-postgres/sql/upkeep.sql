@@ -77,6 +77,24 @@ begin
 end
 $$;
 
+-- The last of the first messages of a topic that are all beyond a limit of its retention, as far as they were counted.
+create function pgqueue.given_up(t pgqueue.topic, v_most int, out v_id bigint, out v_xact xid8)
+language plpgsql stable
+as $$
+declare
+  v_excess constant bigint := pgqueue.excess(t, v_most);
+  v_old constant timestamptz := clock_timestamp() - least(t.retain_ms, 3e12) * interval '1 millisecond';
+begin
+  select id, xact into v_id, v_xact
+  from (
+    select id, xact, bool_and(coalesce(id <= v_excess or published_at <= v_old, false)) over (order by id) as is_given_up
+    from (select id, xact, published_at from pgqueue.log where topic = t.id order by id limit v_most) first
+  ) m
+  where is_given_up
+  order by id desc limit 1;
+end
+$$;
+
 -- Moves subscriptions past what their topic's retention gives up, where topics cut laggards, and counts what they lose by it.
 create function pgqueue.cut(v_most int) returns void
 language plpgsql
@@ -85,27 +103,18 @@ declare
   t pgqueue.topic;
   s pgqueue.subscription;
   c pgqueue.cursor;
-  v_excess bigint;
-  v_old timestamptz;
-  v_limit bigint;                                  -- up to here, all are beyond a limit
+  v_limit bigint;
   v_limit_xact xid8;
   v_lanes record;
   v_looked pgqueue.looked;
   v_found pgqueue.looked[] := '{}';
   v_beyond int;
-  v_xact xid8;
+  -- Drawn before the look, ours says nothing.
+  v_xact xid8 := case when pg_current_xact_id_if_assigned() is not null then '18446744073709551615' end;
 begin
   for t in select * from pgqueue.topic where cuts order by id loop
-    v_excess := pgqueue.excess(t, v_most);
-    v_old := clock_timestamp() - least(t.retain_ms, 3e12) * interval '1 millisecond';
-    select id, xact into v_limit, v_limit_xact
-    from (
-      select id, xact, bool_and(coalesce(id <= v_excess or published_at <= v_old, false)) over (order by id) as is_given_up
-      from (select id, xact, published_at from pgqueue.log where topic = t.id order by id limit v_most) first
-    ) m
-    where is_given_up
-    order by id desc limit 1;
-    continue when not found;
+    select v_id, g.v_xact into v_limit, v_limit_xact from pgqueue.given_up(t, v_most) g;
+    continue when v_limit is null;
 
     for s in select * from pgqueue.subscription where topic = t.id order by id loop
       v_lanes := pgqueue.lanes(s, t);
@@ -114,7 +123,7 @@ begin
         continue when not found or case
           when s.ordering = 'stable total' then (c.upto, c.top) >= (v_limit_xact, v_limit)
           -- Latecomers are for whoever moves it.
-          else c.top >= v_limit and (pg_snapshot_xmin(c.seen) >= c.upto or c.moved_at > clock_timestamp() - interval '10 seconds') end;
+          else c.top >= v_limit and (pg_snapshot_xmin(c.seen) >= c.upto or c.late_after is null and c.moved_at > clock_timestamp() - interval '10 seconds') end;
         -- Nobody claims in it meanwhile; where somebody does, the next time will do.
         continue when not pg_try_advisory_xact_lock(pgqueue.lane_key(s.id, v_lane));
         select * into c from pgqueue.cursor where subscription = s.id and lane = v_lane order by n desc limit 1;
@@ -126,17 +135,29 @@ begin
           end if;
         else
           v_looked := pgqueue.look(s, c, v_limit, v_most);
-          continue when v_limit < any ((v_looked).ids); -- latecomers, not given up yet
+          -- Latecomers may not be given up yet.
+          v_beyond := (select count(*) from unnest((v_looked).ids) id where id <= v_limit);
+          if v_beyond < cardinality((v_looked).ids) then
+            continue when v_beyond = 0;
+            v_looked := pgqueue.look(s, c, v_limit, v_beyond);
+          end if;
         end if;
-        if (v_looked).ids <> '{}' or (v_looked).moved.top > c.top or (v_looked).moved.upto > c.upto then
+        if (v_looked).ids <> '{}' or (v_looked).moved.top > c.top or (v_looked).moved.upto > c.upto
+          -- A transaction ended that this lane waited to see, as in a claim.
+          or (
+            s.ordering <> 'stable total' and pg_snapshot_xmin(c.seen) < c.upto
+            and pg_snapshot_xmin((v_looked).moved.seen) > pg_snapshot_xmin(c.seen)
+          )
+        then
           v_found := v_found || v_looked;
         end if;
       end loop;
     end loop;
   end loop;
 
-  -- Drawn after every look.
-  v_xact := case when cardinality(v_found) > 0 then pg_current_xact_id() end;
+  if v_xact is null and cardinality(v_found) > 0 then
+    v_xact := pg_current_xact_id();                -- after every look
+  end if;
   foreach v_looked in array v_found loop
     c := (v_looked).moved;
     c.n := c.n + 1;
@@ -166,6 +187,8 @@ declare
   v_topic bigint;
   v_bound bigint;
   v_seen pg_snapshot[];
+  v_late_seen pg_snapshot[];
+  v_late_after bigint[];
   v_xmin xid8;
   v_excess bigint;
   v_old timestamptz;
@@ -190,7 +213,8 @@ begin
     -- is there has been passed.
     with newest as (
       -- In stable total order, `seen` alone says what was passed.
-      select distinct on (c.subscription, c.lane) case when s.ordering <> 'stable total' then c.top end as top, c.seen
+      select distinct on (c.subscription, c.lane) case when s.ordering <> 'stable total' then c.top end as top, c.seen, c.late_seen,
+             c.late_after
       from pgqueue.cursor c join pgqueue.subscription s on s.id = c.subscription
       where s.topic = v_topic
       order by c.subscription, c.lane, c.n desc
@@ -209,11 +233,13 @@ begin
              9223372036854775807
            ),
            coalesce((select array_agg(seen) from newest), '{}'),
+           (select array_agg(late_seen) from newest),
+           (select array_agg(late_after) from newest),
            coalesce(
              (select pg_snapshot_xmin(seen) from newest order by pg_snapshot_xmin(seen) limit 1),
              pg_snapshot_xmax(pg_current_snapshot())
            )
-      into v_bound, v_seen, v_xmin;
+      into v_bound, v_seen, v_late_seen, v_late_after, v_xmin;
     -- Of a topic that was deleted, nothing is kept.
     select * into t from pgqueue.topic where id = v_topic;
     v_excess := 0;
@@ -230,7 +256,15 @@ begin
         from (
           select ctid, id, published_at from pgqueue.log
           where topic = v_topic and id <= v_bound
-            and (xact < v_xmin or not exists (select from unnest(v_seen) seen where not pg_visible_in_snapshot(xact, seen)))
+            and (
+              xact < v_xmin
+              or not exists (
+                select from unnest(v_seen, v_late_seen, v_late_after) u (seen, late_seen, late_after)
+                where not pg_visible_in_snapshot(xact, seen)
+                  -- Of more latecomers than fit, the first are out.
+                  and not coalesce(id <= late_after and pg_visible_in_snapshot(xact, late_seen), false)
+              )
+            )
             -- Where the first is young and not too many, so are the others.
             and (
               t.id is null or v_excess > 0

@@ -181,7 +181,7 @@ impl<C: Client> PgQueue<C> {
     }
 
     /// Inserts a subscription: it gets what commits from now on, or what else its [start](Subscription::with_start) says. The
-    /// same again keeps all messages and takes the new batch, prefetch, lease and backoff.
+    /// same again keeps all messages and takes the new batch, prefetch, lease, backoff, consumers and workers.
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid) for an unusable name, option or position, [`NotFound`](ErrorKind::NotFound) for an
@@ -194,7 +194,7 @@ impl<C: Client> PgQueue<C> {
         managing(self.shared.insert_subscription(subscription).await)
     }
 
-    /// Sets the batch, prefetch, lease and backoff of a subscription that exists, from the next delivery on.
+    /// Sets the batch, prefetch, lease, backoff, consumers and workers of a subscription that exists, from the next delivery on.
     ///
     /// # Errors
     /// As [`insert_subscription`](Self::insert_subscription), and [`NotFound`](ErrorKind::NotFound) if there is none of this
@@ -209,6 +209,9 @@ impl<C: Client> PgQueue<C> {
 
     /// Moves a subscription to another start: it gets all that comes after, once more if it had that. What waited for a retry is
     /// forgotten, and what a dead consumer had in hand; answers to that are refused.
+    ///
+    /// Stop its consumers in all processes, drop their streams, and wait for [`consumers_gone`](Self::consumers_gone) in each; one
+    /// that crashed counts until its lease has ended.
     ///
     /// # Errors
     /// [`Conflict`](ErrorKind::Conflict) while one of its consumers lives, or while it has dead letters, which would come twice:
@@ -379,7 +382,8 @@ impl<C: Client> PgQueue<C> {
         rows.first().map(stats::read_horizon_holder).transpose()
     }
 
-    /// Ends all leases in hand of a subscription now, as if their holders had died. For tests of what happens then.
+    /// Ends all leases in hand of a subscription now, as if their holders had died. For tests of what happens then. The consumers
+    /// live on: one that holds the subscription alone keeps it.
     ///
     /// # Errors
     /// What the server says.

@@ -21,7 +21,8 @@
 //! ```
 //!
 //! Over the pool that the service has already it is `PgQueue::new(pool)`. A transaction of the caller, for
-//! [`publish_in`](pgqueue_postgres::PgQueue::publish_in) and [`ok_in`](pgqueue_postgres::PgQueue::ok_in), is a
+//! [`publish_in`](pgqueue_postgres::PgQueue::publish_in), [`ok_in`](pgqueue_postgres::PgQueue::ok_in) and
+//! [`advance_checkpoint_in`](pgqueue_postgres::PgQueue::advance_checkpoint_in), is a
 //! [`sqlx::Transaction`], or a [`sqlx::PgConnection`] on which they began one themselves. [`Sqlx`] is the client below all this.
 //!
 //! # Behaviour

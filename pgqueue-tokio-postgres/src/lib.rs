@@ -22,7 +22,8 @@
 //!
 //! Over the pool that the service has already it is `PgQueue::new(TokioPostgres::from_pool(pool, listening))`, where
 //! [`Listening`] says how to open the one connection that listens. A transaction of the caller, for
-//! [`publish_in`](pgqueue_postgres::PgQueue::publish_in) and [`ok_in`](pgqueue_postgres::PgQueue::ok_in), is a
+//! [`publish_in`](pgqueue_postgres::PgQueue::publish_in), [`ok_in`](pgqueue_postgres::PgQueue::ok_in) and
+//! [`advance_checkpoint_in`](pgqueue_postgres::PgQueue::advance_checkpoint_in), is a
 //! [`tokio_postgres::Transaction`] or a [`deadpool_postgres::Transaction`]. [`TokioPostgres`] is the client below all this.
 //!
 //! # TLS

@@ -104,13 +104,21 @@ async fn position_of_another_order_is_refused<C: Client>() {
     assert_eq!(at(&queue).await, None);
 }
 
-async fn replay_from_the_beginning_takes_effect_again_after_a_reset<C: Client>() {
-    let (_database, queue) = queue::<C>().await;
+async fn replay_from_the_beginning_takes_effect_again_after_a_reset<C: Backend>() {
+    let (database, queue) = queue::<C>().await;
     let positions = positions(&queue, 3).await;
     for position in &positions {
         assert!(queue.advance_checkpoint("totals", position).await.unwrap());
     }
-    queue.reset_checkpoint("totals", &positions[2], None).await.unwrap();
+    let mut transaction = C::begin(&database.url()).await;
+    queue.reset_checkpoint_in(&mut transaction, "totals", &positions[2], None).await.unwrap();
+    C::rollback(transaction).await;
+    assert_eq!(at(&queue).await.as_ref(), Some(&positions[2]));
+    let mut transaction = C::begin(&database.url()).await;
+    let error = queue.reset_checkpoint_in(&mut transaction, "totals", &positions[1], None).await.unwrap_err();
+    assert_says(&error, ErrorKind::Conflict, &["\"totals\" stands at"]);
+    queue.reset_checkpoint_in(&mut transaction, "totals", &positions[2], None).await.unwrap();
+    C::commit(transaction).await;
     queue.seek("invoices", &Start::Beginning).await.unwrap();
     let mut stream = consume(&queue, invoices().with_order(Order::StableTotal)).await;
     for position in &positions {

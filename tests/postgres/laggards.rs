@@ -22,10 +22,12 @@ on_both_clients!(
     laggard_that_was_moved_goes_on,
     laggard_holds_the_log_no_longer,
     laggard_by_age_is_cut,
+    beginning_is_behind_what_would_be_cut_at_once,
     what_keeps_up_is_not_cut,
     what_is_in_hand_is_not_cut,
     laggard_that_loses_nothing_it_selects_is_not_cut,
     what_came_late_is_cut_once_it_is_given_up,
+    late_giant_is_cut_page_by_page,
     cutting_comes_back_as_it_was_set,
 );
 
@@ -142,6 +144,30 @@ async fn laggard_by_age_is_cut<C: Client>() {
     assert_eq!(in_log(&database).await, 2);
 }
 
+async fn beginning_is_behind_what_would_be_cut_at_once<C: Client>() {
+    for order in [Order::Total, Order::StableTotal] {
+        let (database, queue) = queue::<C>().await;
+        queue.create_topic(latest(5)).await.unwrap();
+        // What it has in hand keeps the log from being trimmed.
+        let mut other = consume(&queue, Subscription::new("other", "orders").with_order(order).with_prefetch(1)).await;
+        publish_keyed(&queue, 20).await;
+        let first = next(&mut other).await;
+        keep_house_until(&queue, || async { cut(&queue, "other").await > 0 }).await;
+        assert_eq!(in_log(&database).await, 20);
+
+        let late = invoices().with_order(order).with_start(Start::Beginning);
+        let mut stream = consume(&queue, late).await;
+        keep_house(&queue).await;
+        assert_eq!(number(&next(&mut stream).await), 15, "{order}");
+        let behind = Start::After(first.message().position().clone());
+        let error = queue
+            .insert_subscription(&Subscription::new("behind", "orders").with_order(order).with_start(behind))
+            .await
+            .unwrap_err();
+        assert_says(&error, ErrorKind::Truncated, &["'orders'"]);
+    }
+}
+
 async fn what_keeps_up_is_not_cut<C: Client>() {
     for order in ORDERS {
         let (_database, queue) = queue::<C>().await;
@@ -207,6 +233,32 @@ async fn what_came_late_is_cut_once_it_is_given_up<C: Backend>() {
     keep_house(&queue).await;
     assert_eq!(cut(&queue, "invoices").await, 2);
     assert_eq!(in_log(&database).await, 3);
+}
+
+async fn late_giant_is_cut_page_by_page<C: Backend>() {
+    for order in [Order::Unordered, Order::ByKey] {
+        let (database, queue) = queue::<C>().await;
+        queue.create_topic(latest(3)).await.unwrap();
+        let mut late = C::begin(&database.url()).await;
+        // More than one round cuts.
+        queue.publish_in(&mut late, "orders", vec![NewMessage::new("9").with_key("k"); 6000]).await.unwrap();
+        let mut stream = consume(&queue, invoices().with_order(order)).await;
+        publish_numbers(&queue, 0..4).await;
+        for delivery in take(&mut stream, 4).await {
+            delivery.ok().await.unwrap();
+        }
+        drop(stream);
+        patiently("the consumer's leave", queue.consumers_gone()).await;
+        C::commit(late).await;
+        publish_keyed(&queue, 5).await;
+        database.sql("update pgqueue.cursor set moved_at = moved_at - interval '1 minute'").await.unwrap();
+        keep_house_until(&queue, || async {
+            database.sql("update pgqueue.cursor set moved_at = moved_at - interval '1 minute'").await.unwrap();
+            in_log(&database).await == 3
+        })
+        .await;
+        assert_eq!(cut(&queue, "invoices").await, 6002, "{order}");
+    }
 }
 
 async fn cutting_comes_back_as_it_was_set<C: Client>() {

@@ -1,6 +1,6 @@
 //! Subscriptions that have one consumer at a time.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use pgqueue_core::{Consumers, ErrorKind, Order, Start, Subscription, subscribe};
@@ -11,7 +11,7 @@ use crate::{
     backend::Backend,
     common::{
         PATIENCE, QUIET, SHORT_LEASE, assert_says, consume, end, invoices, next, number, on_both_clients, patiently,
-        publish_number, publish_numbers, queue, quiet,
+        publish_number, publish_numbers, queue, quiet, until_sql,
     },
 };
 
@@ -22,6 +22,8 @@ on_both_clients!(
     claim_in_progress_keeps_others_from_taking_over,
     consumers_may_be_changed_later,
     seeking_waits_for_nobody_and_says_who_is_in_the_way,
+    seeking_sees_what_a_settlement_in_progress_leaves,
+    seeking_needs_read_committed,
 );
 
 fn one_at_a_time() -> Subscription {
@@ -95,7 +97,10 @@ async fn claim_in_progress_keeps_others_from_taking_over<C: Backend>() {
     database.sql(claim).await.unwrap();
     let mut open = C::begin(&database.url()).await;
     C::execute(&mut open, claim).await;
-    database.sql("delete from pgqueue.owner").await.unwrap();
+    let silent =
+        "update pgqueue.owner set beat_at = beat_at - interval '1 hour', suspected_at = now() - interval '1 hour'";
+    database.sql(silent).await.unwrap();
+    assert_eq!(database.sql("select pgqueue.bury_owners()").await.unwrap(), "0");
     let mut other = consume(&queue, one_at_a_time()).await;
     quiet(&mut other).await;
     C::rollback(open).await;
@@ -127,4 +132,39 @@ async fn seeking_waits_for_nobody_and_says_who_is_in_the_way<C: Client>() {
     let error = patiently("an answer", queue.seek("invoices", &Start::Now)).await.unwrap_err();
     assert_says(&error, ErrorKind::Conflict, &["'invoices' has living consumers"]);
     held.ok().await.unwrap();
+}
+
+async fn seeking_sees_what_a_settlement_in_progress_leaves<C: Backend>() {
+    let (database, queue) = queue::<C>().await;
+    let driver = Arc::new(queue.subscription(invoices()));
+    let mut stream = patiently("a stream", subscribe(Arc::clone(&driver))).await.unwrap();
+    publish_number(&queue, 1).await;
+    let _held = next(&mut stream).await;
+    driver.crash();
+    database.sql("update pgqueue.owner set beat_at = beat_at - interval '1 hour'").await.unwrap();
+
+    let mut settlement = C::begin(&database.url()).await;
+    let reject = "select pgqueue.settle(subscription, '{}', '{}', array[id], array[token], ids, '{2}', '{0}', '{null}', '{no}') \
+                  from pgqueue.lease";
+    C::execute(&mut settlement, reject).await;
+    let seeking = tokio::spawn({
+        let queue = queue.clone();
+        async move { queue.seek("invoices", &Start::Now).await }
+    });
+    let waiting =
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    until_sql(&database, waiting, "1").await;
+    C::commit(settlement).await;
+    let error = patiently("the seek", seeking).await.unwrap().unwrap_err();
+    assert_says(&error, ErrorKind::Conflict, &["'invoices' has dead letters"]);
+    assert_eq!(queue.dead_letters("invoices").await.unwrap().len(), 1);
+}
+
+async fn seeking_needs_read_committed<C: Backend>() {
+    let (database, queue) = queue::<C>().await;
+    queue.insert_subscription(&invoices()).await.unwrap();
+    let strict = C::over(&C::pool(&database.url(), 1, "repeatable read"));
+    let error = strict.seek("invoices", &Start::Now).await.unwrap_err();
+    assert_says(&error, ErrorKind::Fatal, &["READ COMMITTED"]);
+    queue.seek("invoices", &Start::Now).await.unwrap();
 }
