@@ -34,6 +34,15 @@ impl Ack {
     pub fn reject(reason: impl Into<String>) -> Self {
         Self::Reject { reason: reason.into() }
     }
+
+    /// What it is called in events.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Requeue(_) => "requeue",
+            Self::Reject { .. } => "reject",
+        }
+    }
 }
 
 /// When a requeued message comes again, and why it was requeued.

@@ -30,6 +30,15 @@ enum Messages {
     Batch(Vec<Message>),
 }
 
+impl Messages {
+    fn as_slice(&self) -> &[Message] {
+        match self {
+            Self::One(message) => std::slice::from_ref(message),
+            Self::Batch(messages) => messages,
+        }
+    }
+}
+
 impl Delivery {
     /// Hands out one message. For authors of drivers.
     pub fn new(message: Message, acker: impl Acker) -> Self {
@@ -61,10 +70,7 @@ impl Delivery {
     /// Returns all messages, in order: one, unless the subscription asks for batches.
     #[must_use]
     pub fn messages(&self) -> &[Message] {
-        match &self.messages {
-            Messages::One(message) => std::slice::from_ref(message),
-            Messages::Batch(messages) => messages,
-        }
+        self.messages.as_slice()
     }
 
     /// Reads the payload as JSON; those of a batch as the elements of a sequence, such as a `Vec`.
@@ -120,7 +126,8 @@ impl Delivery {
     /// # Cancel safety
     /// Dropping the future means either outcome: the answer took effect, or the message comes again.
     pub async fn settle(self, ack: Ack) -> Result<()> {
-        let Self { acker, time_limit, watch, .. } = self;
+        let Self { messages, acker, time_limit, watch } = self;
+        let answer = ack.name();
         let requeue_watch = match &ack {
             Ack::Requeue(_) => watch,
             Ack::Ok | Ack::Reject { .. } => {
@@ -130,6 +137,17 @@ impl Delivery {
         };
         let settled = call_driver(Operation::Settle, time_limit, async { acker.settle(ack).await }).await;
         drop(requeue_watch); // only now: the stream may end once the message is back
+        if settled.is_ok() {
+            let message = &messages.as_slice()[0];
+            tracing::trace!(
+                messaging.system = "pgqueue",
+                messaging.destination.name = message.topic(),
+                messaging.message.id = %message.id(),
+                messaging.batch.message_count = messages.as_slice().len(),
+                answer,
+                "a delivery was settled"
+            );
+        }
         settled
     }
 
@@ -158,6 +176,13 @@ impl Delivery {
     pub(crate) fn attach(mut self, limit: Duration, watch: Option<RequeueWatch>) -> Self {
         self.time_limit = limit;
         self.watch = watch;
+        tracing::trace!(
+            messaging.system = "pgqueue",
+            messaging.destination.name = self.message().topic(),
+            messaging.message.id = %self.message().id(),
+            messaging.batch.message_count = self.messages().len(),
+            "a delivery was handed out"
+        );
         self
     }
 }

@@ -163,6 +163,9 @@ impl WorkerPool {
         let supervisor = Supervisor::new(Arc::clone(&self.work), self.limit, self.size.subscribe(), progress);
         let supervisor = runtime.spawn(supervisor.run(stopped)).abort_handle();
         *run = Some(Run { stop: Some(stop), progress: seen, supervisor });
+        drop(run); // who hears of it may ask
+        let workers = *self.size.borrow();
+        tracing::info!(workers, "a pool was started");
         Ok(())
     }
 
@@ -185,8 +188,9 @@ impl WorkerPool {
 
     /// Asks the workers to stop, and does not wait for that.
     pub(crate) fn begin_stop(&self) {
-        if let Some(run) = &mut *self.lock() {
-            run.stop = None;
+        let stop = self.lock().as_mut().and_then(|run| run.stop.take());
+        if stop.is_some() {
+            tracing::info!("a pool was asked to stop");
         }
     }
 
@@ -224,7 +228,9 @@ impl WorkerPool {
     /// [`ErrorKind::Invalid`] for a size of 0; nothing changes.
     pub fn resize(&self, workers: usize) -> Result<()> {
         ensure_size(workers)?;
-        self.size.send_replace(workers);
+        if self.size.send_replace(workers) != workers {
+            tracing::info!(workers, "a pool was resized");
+        }
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use pgqueue_core::{Checkpoint, CheckpointStore, Position, Result};
 
 use crate::{
     clock::Now,
-    queue::{MemoryQueue, managing},
+    queue::{MemoryQueue, managing, noted},
 };
 
 #[derive(Debug, Default)]
@@ -48,12 +48,21 @@ impl CheckpointStore for MemoryQueue {
     }
 
     async fn advance_checkpoint(&self, name: &str, position: &Position) -> Result<bool> {
-        let (mut state, now) = self.store.lock();
-        managing(state.checkpoints.advance(name, position, now))
+        let advanced = {
+            let (mut state, now) = self.store.lock();
+            managing(state.checkpoints.advance(name, position, now))?
+        };
+        if advanced {
+            tracing::trace!(messaging.system = "pgqueue", name, "a checkpoint was advanced");
+        }
+        Ok(advanced)
     }
 
     async fn reset_checkpoint(&self, name: &str, from: &Position, to: Option<&Position>) -> Result<()> {
-        let (mut state, now) = self.store.lock();
-        managing(state.checkpoints.reset(name, from, to, now))
+        let reset = {
+            let (mut state, now) = self.store.lock();
+            state.checkpoints.reset(name, from, to, now)
+        };
+        noted(reset, "a checkpoint was reset", name)
     }
 }

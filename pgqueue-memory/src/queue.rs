@@ -38,7 +38,9 @@ impl MemoryQueue {
     /// # Cancel safety
     /// The future never waits: once polled it is done.
     pub async fn create_topic(&self, topic: Topic) -> Result<()> {
-        managing(self.store.lock().0.create_topic(topic))
+        let name = topic.name().to_owned();
+        let created = self.store.lock().0.create_topic(topic);
+        noted(created, "a topic was created", &name)
     }
 
     /// Returns all topics, in no particular order.
@@ -73,7 +75,7 @@ impl MemoryQueue {
     /// The future never waits: once polled it is done.
     pub async fn delete_topic(&self, name: &str) -> Result<()> {
         let gone = self.store.lock().0.delete_topic(name);
-        managing(gone.map(drop))
+        noted(gone.map(drop), "a topic was deleted", name)
     }
 
     /// Makes a consumer of a subscription: the driver for [`subscribe`](pgqueue_core::subscribe), which inserts it.
@@ -116,7 +118,7 @@ impl MemoryQueue {
     /// # Cancel safety
     /// The future never waits: once polled it is done.
     pub async fn insert_subscription(&self, subscription: &Subscription) -> Result<()> {
-        managing(self.store.insert_subscription(subscription))
+        noted(self.store.insert_subscription(subscription), "a subscription was inserted", subscription.name())
     }
 
     /// Sets the options of a subscription that exists which are not its identity, from the next delivery on.
@@ -147,7 +149,7 @@ impl MemoryQueue {
             let (mut state, now) = self.store.lock();
             state.seek(name, start, now)
         };
-        managing(forgotten.map(drop))
+        noted(forgotten.map(drop), "a subscription was moved", name)
     }
 
     /// Returns how a subscription stands.
@@ -172,7 +174,7 @@ impl MemoryQueue {
     /// The future never waits: once polled it is done.
     pub async fn delete_subscription(&self, name: &str) -> Result<()> {
         let gone = self.store.lock().0.delete_subscription(name);
-        managing(gone.map(drop))
+        noted(gone.map(drop), "a subscription was deleted", name)
     }
 
     /// Returns the messages that a subscription gave up, oldest first.
@@ -228,6 +230,14 @@ impl MemoryQueue {
         let (mut state, now) = self.store.lock();
         state.advance(subscription, now).map(act)
     }
+}
+
+/// Says what was done, to whoever listens to `tracing`.
+pub(crate) fn noted<T>(result: Result<T>, what: &'static str, name: &str) -> Result<T> {
+    if result.is_ok() {
+        tracing::info!(messaging.system = "pgqueue", name, "{what}");
+    }
+    managing(result)
 }
 
 pub(crate) fn managing<T>(result: Result<T>) -> Result<T> {

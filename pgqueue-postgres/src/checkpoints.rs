@@ -6,7 +6,7 @@ use pgqueue_core::{Checkpoint, CheckpointStore, Position, Result};
 use crate::{
     Client, Parameter, PgQueue, Row, Transaction,
     error::{About, unrepeatable},
-    queue::managing,
+    queue::{managing, noted},
     statement,
     value::RowExt,
 };
@@ -121,7 +121,11 @@ impl<C: Client> CheckpointStore for PgQueue<C> {
             let parameters = advance(name, position)?;
             moved(&self.shared().query(statement::ADVANCE_CHECKPOINT, &parameters, About::Queue).await?)
         };
-        managing(advanced.await)
+        let advanced = managing(advanced.await)?;
+        if advanced {
+            tracing::trace!(messaging.system = "pgqueue", name, "a checkpoint was advanced");
+        }
+        Ok(advanced)
     }
 
     async fn reset_checkpoint(&self, name: &str, from: &Position, to: Option<&Position>) -> Result<()> {
@@ -129,6 +133,6 @@ impl<C: Client> CheckpointStore for PgQueue<C> {
             let rows = self.shared().query(statement::RESET_CHECKPOINT, &reset(name, from, to), About::Queue).await?;
             was_reset(name, from, &rows)
         };
-        managing(reset.await)
+        noted(reset.await, "a checkpoint was reset", name)
     }
 }

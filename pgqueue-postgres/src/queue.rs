@@ -111,7 +111,7 @@ impl<C: Client> PgQueue<C> {
     /// # Cancel safety
     /// Dropping the future means either outcome.
     pub async fn create_topic(&self, topic: Topic) -> Result<()> {
-        managing(self.shared.create_topic(&topic).await)
+        noted(self.shared.create_topic(&topic).await, "a topic was created", topic.name())
     }
 
     /// Returns all topics, by name.
@@ -147,7 +147,7 @@ impl<C: Client> PgQueue<C> {
     /// Dropping the future means either outcome.
     pub async fn delete_topic(&self, name: &str) -> Result<()> {
         let deleted = managing(self.shared.delete(statement::DELETE_TOPIC, name, About::Topic(name)).await)?;
-        if deleted { Ok(()) } else { Err(Error::topic_not_found(name).during(Operation::Manage)) }
+        noted(if deleted { Ok(()) } else { Err(Error::topic_not_found(name)) }, "a topic was deleted", name)
     }
 
     /// Makes a consumer of a subscription: the driver for [`subscribe`](pgqueue_core::subscribe), which inserts it.
@@ -191,7 +191,7 @@ impl<C: Client> PgQueue<C> {
     /// # Cancel safety
     /// Dropping the future means either outcome.
     pub async fn insert_subscription(&self, subscription: &Subscription) -> Result<()> {
-        managing(self.shared.insert_subscription(subscription).await)
+        noted(self.shared.insert_subscription(subscription).await, "a subscription was inserted", subscription.name())
     }
 
     /// Sets the batch, prefetch, lease, backoff, consumers and workers of a subscription that exists, from the next delivery on.
@@ -221,7 +221,7 @@ impl<C: Client> PgQueue<C> {
     /// # Cancel safety
     /// Dropping the future means either outcome.
     pub async fn seek(&self, name: &str, start: &Start) -> Result<()> {
-        managing(self.shared.seek(name, start).await)
+        noted(self.shared.seek(name, start).await, "a subscription was moved", name)
     }
 
     /// Deletes a subscription with its messages and dead letters. Its consumers' streams end with
@@ -235,7 +235,8 @@ impl<C: Client> PgQueue<C> {
     pub async fn delete_subscription(&self, name: &str) -> Result<()> {
         let about = About::Subscription(name);
         let deleted = managing(self.shared.delete(statement::DELETE_SUBSCRIPTION, name, about).await)?;
-        if deleted { Ok(()) } else { Err(Error::subscription_not_found(name).during(Operation::Manage)) }
+        let deleted = if deleted { Ok(()) } else { Err(Error::subscription_not_found(name)) };
+        noted(deleted, "a subscription was deleted", name)
     }
 
     /// Publishes inside of the caller's transaction: the messages are there once it commits, and never if it rolls back.
@@ -581,6 +582,14 @@ fn saturating(count: u64) -> i64 {
 fn count<R: crate::Row>(rows: &[R]) -> Result<usize> {
     let count = rows.first().map_or(Ok(0), |row| row.get::<i64>(0))?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+/// Says what was done, to whoever listens to `tracing`.
+pub(crate) fn noted<T>(result: Result<T>, what: &'static str, name: &str) -> Result<T> {
+    if result.is_ok() {
+        tracing::info!(messaging.system = "pgqueue", name, "{what}");
+    }
+    managing(result)
 }
 
 pub(crate) fn managing<T>(result: Result<T>) -> Result<T> {

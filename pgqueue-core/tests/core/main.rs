@@ -5,6 +5,7 @@
 
 mod acks;
 mod errors;
+mod events;
 mod failure;
 mod flawed;
 mod limits;
