@@ -7,7 +7,6 @@ mod bad_input;
 mod checkpoints;
 mod consuming;
 mod crossing;
-mod events;
 mod laggards;
 mod lifecycle;
 mod listener;

@@ -5,7 +5,6 @@
 
 mod acks;
 mod errors;
-mod events;
 mod failure;
 mod flawed;
 mod limits;

@@ -1,17 +1,28 @@
-//! What is said to whoever listens to `tracing`.
+//! What PostgreSQL queues say to whoever listens to `tracing`: alone in a process, and one at a time, as a place that speaks asks
+//! only once who listens.
 
 use std::{
     io::{self, Write},
     sync::{Arc, Mutex},
 };
 
-use pgqueue_core::{CheckpointStore, Order, Position, Start, Topic};
+use pgqueue_core::{CheckpointStore, Order, Position, Start, Subscription, Topic};
 use pgqueue_postgres::{Client, PgQueue};
+use pgqueue_testserver::Database;
 use tracing::{Level, instrument::WithSubscriber};
 
-use crate::common::{invoices, on_both_clients, queue_without_topic};
+/// Who listens now.
+static LISTENING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-on_both_clients!(what_is_managed_is_said);
+#[tokio::test]
+async fn what_is_managed_is_said_through_tokio_postgres() {
+    what_is_managed_is_said::<pgqueue_tokio_postgres::TokioPostgres>().await;
+}
+
+#[tokio::test]
+async fn what_is_managed_is_said_through_sqlx() {
+    what_is_managed_is_said::<pgqueue_sqlx::Sqlx>().await;
+}
 
 /// A log in memory.
 #[derive(Clone, Default)]
@@ -30,7 +41,7 @@ impl Write for Log {
 async fn manage<C: Client>(queue: &PgQueue<C>) {
     let position = Position::new("00000000000000000001.0000000000000000001");
     queue.create_topic(Topic::new("orders")).await.unwrap();
-    queue.insert_subscription(&invoices().with_order(Order::StableTotal)).await.unwrap();
+    queue.insert_subscription(&Subscription::new("invoices", "orders").with_order(Order::StableTotal)).await.unwrap();
     queue.advance_checkpoint("totals", &position).await.unwrap();
     queue.advance_checkpoint("totals", &position).await.unwrap();
     queue.reset_checkpoint("totals", &position, None).await.unwrap();
@@ -41,7 +52,10 @@ async fn manage<C: Client>(queue: &PgQueue<C>) {
 }
 
 async fn what_is_managed_is_said<C: Client>() {
-    let (_database, queue) = queue_without_topic::<C>().await;
+    let _alone = LISTENING.lock().await;
+    let database = Database::create().await.unwrap();
+    let queue = PgQueue::<C>::connect(&database.url()).await.unwrap();
+    queue.migrate().await.unwrap();
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()

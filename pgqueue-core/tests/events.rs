@@ -1,4 +1,7 @@
-//! What is said to whoever listens to `tracing`.
+//! What is said to whoever listens to `tracing`: alone in a process, and one at a time, as a place that speaks asks only once who
+//! listens.
+
+#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected should stop there")]
 
 use std::{
     fmt,
@@ -17,20 +20,23 @@ use tracing::{
     span::{Attributes, Id, Record},
 };
 
+/// Who listens now.
+static LISTENING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Writes down the fields of events.
 #[derive(Clone)]
-pub(crate) struct Events {
+struct Events {
     target: &'static str,
     heard: Arc<Mutex<Vec<String>>>,
 }
 
 impl Events {
     /// Hears those whose target begins so.
-    pub(crate) fn of(target: &'static str) -> Self {
+    fn of(target: &'static str) -> Self {
         Self { target, heard: Arc::default() }
     }
 
-    pub(crate) fn heard(&self) -> Vec<String> {
+    fn heard(&self) -> Vec<String> {
         self.heard.lock().unwrap().clone()
     }
 
@@ -81,6 +87,7 @@ impl Subscriber for Events {
 
 #[tokio::test(start_paused = true)]
 async fn deliveries_and_their_answers_are_said() {
+    let _alone = LISTENING.lock().await;
     let events = Events::of("pgqueue_core::delivery");
     let _subscribed = tracing::subscriber::set_default(events.clone());
     let queue = MemoryQueue::new();
@@ -105,6 +112,7 @@ async fn deliveries_and_their_answers_are_said() {
 
 #[tokio::test(start_paused = true)]
 async fn what_becomes_of_pools_is_said() {
+    let _alone = LISTENING.lock().await;
     let events = Events::of("pgqueue_core::pool");
     let _subscribed = tracing::subscriber::set_default(events.clone());
     let queue = MemoryQueue::new();
@@ -125,6 +133,7 @@ async fn what_becomes_of_pools_is_said() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_managed_is_said() {
+    let _alone = LISTENING.lock().await;
     let events = Events::of("pgqueue_memory");
     let _subscribed = tracing::subscriber::set_default(events.clone());
     let queue = MemoryQueue::new();
