@@ -92,7 +92,7 @@ begin
     select case when v_start is null then pgqueue.last_id(t.id, 0) else coalesce(v_given_up.v_id, 0) end, pg_current_snapshot()
       into c.top, c.seen;
   elsif v_start !~ '^\d{1,19}(-\d{1,20}-\d+:\d+:[\d,]*(-\d{1,19}-\d{1,20}-\d+:\d+:[\d,]*)?)?$' then
-    raise exception 'the position % is not one of a subscription of this queue in such an order', quote_literal(v_start)
+    raise exception 'the position % is not one of this queue in such an order', quote_literal(v_start)
       using errcode = 'PQ006', hint = 'Positions in stable total order are for that order alone.';
   else
     if cardinality(v_parts) = 6 then
