@@ -123,9 +123,9 @@ async fn laggard_holds_the_log_no_longer<C: Client>() {
         queue.create_topic(latest(5)).await.unwrap();
         queue.insert_subscription(&invoices().with_order(order)).await.unwrap();
         publish_keyed(&queue, 20).await;
-        // In stable total order the last transaction that was cut stays until the next is passed.
-        let left = if order == Order::StableTotal { 6 } else { 5 };
-        keep_house_until(&queue, || async { in_log(&database).await == left }).await;
+        // In stable total order the last transaction that was cut may stay until the next is passed.
+        let left = if order == Order::StableTotal { 5..=6 } else { 5..=5 };
+        keep_house_until(&queue, || async { left.contains(&in_log(&database).await) }).await;
     }
 }
 

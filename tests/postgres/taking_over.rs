@@ -136,12 +136,13 @@ async fn seeking_waits_for_nobody_and_says_who_is_in_the_way<C: Client>() {
 
 async fn seeking_sees_what_a_settlement_in_progress_leaves<C: Backend>() {
     let (database, queue) = queue::<C>().await;
-    let driver = Arc::new(queue.subscription(invoices()));
+    let driver = Arc::new(queue.subscription(invoices().with_lease(SHORT_LEASE)));
     let mut stream = patiently("a stream", subscribe(Arc::clone(&driver))).await.unwrap();
     publish_number(&queue, 1).await;
     let _held = next(&mut stream).await;
     driver.crash();
-    database.sql("update pgqueue.owner set beat_at = beat_at - interval '1 hour'").await.unwrap();
+    let living = "select count(*) from pgqueue.owner where beat_at > clock_timestamp() - interval '1 second'";
+    until_sql(&database, living, "0").await;
 
     let mut settlement = C::begin(&database.url()).await;
     let reject = "select pgqueue.settle(subscription, '{}', '{}', array[id], array[token], ids, '{2}', '{0}', '{null}', '{no}') \
