@@ -256,15 +256,12 @@ begin
         from (
           select ctid, id, published_at from pgqueue.log
           where topic = v_topic and id <= v_bound
-            and (
-              xact < v_xmin
-              or not exists (
-                select from unnest(v_seen, v_late_seen, v_late_after) u (seen, late_seen, late_after)
-                where not pg_visible_in_snapshot(xact, seen)
-                  -- Of more latecomers than fit, the first are out.
-                  and not coalesce(id <= late_after and pg_visible_in_snapshot(xact, late_seen), false)
-              )
-            )
+            and (xact < v_xmin or not exists (
+              select from unnest(v_seen, v_late_seen, v_late_after) u (seen, late_seen, late_after)
+              where not pg_visible_in_snapshot(xact, seen)
+                -- Of more latecomers than fit, the first are out.
+                and not coalesce(id <= late_after and pg_visible_in_snapshot(xact, late_seen), false)
+            ))
             -- Where the first is young and not too many, so are the others.
             and (
               t.id is null or v_excess > 0
