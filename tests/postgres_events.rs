@@ -1,6 +1,8 @@
 //! What PostgreSQL queues say to whoever listens to `tracing`: alone in a process, and one at a time, as a place that speaks asks
 //! only once who listens.
 
+mod both_clients;
+
 use std::{
     io::{self, Write},
     sync::{Arc, Mutex},
@@ -11,18 +13,12 @@ use pgqueue_postgres::{Client, PgQueue};
 use pgqueue_testserver::Database;
 use tracing::{Level, instrument::WithSubscriber};
 
+use crate::both_clients::on_both_clients;
+
 /// Who listens now.
 static LISTENING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-#[tokio::test]
-async fn what_is_managed_is_said_through_tokio_postgres() {
-    what_is_managed_is_said::<pgqueue_tokio_postgres::TokioPostgres>().await;
-}
-
-#[tokio::test]
-async fn what_is_managed_is_said_through_sqlx() {
-    what_is_managed_is_said::<pgqueue_sqlx::Sqlx>().await;
-}
+on_both_clients!(what_is_managed_is_said);
 
 /// A log in memory.
 #[derive(Clone, Default)]

@@ -163,9 +163,6 @@ impl WorkerPool {
         let supervisor = Supervisor::new(Arc::clone(&self.work), self.limit, self.size.subscribe(), progress);
         let supervisor = runtime.spawn(supervisor.run(stopped)).abort_handle();
         *run = Some(Run { stop: Some(stop), progress: seen, supervisor });
-        drop(run); // who hears of it may ask
-        let workers = *self.size.borrow();
-        tracing::info!(workers, "a pool was started");
         Ok(())
     }
 
@@ -188,10 +185,7 @@ impl WorkerPool {
 
     /// Asks the workers to stop, and does not wait for that.
     pub(crate) fn begin_stop(&self) {
-        let stop = self.lock().as_mut().and_then(|run| run.stop.take());
-        if stop.is_some() {
-            tracing::info!("a pool was asked to stop");
-        }
+        drop(self.lock().as_mut().and_then(|run| run.stop.take()));
     }
 
     /// Waits until the pool has stopped, ended or failed, and all its workers are gone; returns at once if it was never
@@ -228,9 +222,7 @@ impl WorkerPool {
     /// [`ErrorKind::Invalid`] for a size of 0; nothing changes.
     pub fn resize(&self, workers: usize) -> Result<()> {
         ensure_size(workers)?;
-        if self.size.send_replace(workers) != workers {
-            tracing::info!(workers, "a pool was resized");
-        }
+        self.size.send_if_modified(|size| std::mem::replace(size, workers) != workers);
         Ok(())
     }
 

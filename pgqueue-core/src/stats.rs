@@ -28,8 +28,7 @@ pub struct SubscriptionStats {
     /// open, anywhere on the server: a [`HorizonHolder`] may say whose.
     pub held_back: u64,
     /// How many messages its topic's [retention](crate::Laggards::Cut) deleted before they were handed out, since it was inserted
-    /// or moved. Its consumers are told
-    /// [`Truncated`](crate::ErrorKind::Truncated) until it is moved.
+    /// or moved. Its consumers are told [`Truncated`](crate::ErrorKind::Truncated) until it is moved.
     pub cut: u64,
 }
 

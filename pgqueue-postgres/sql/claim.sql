@@ -8,6 +8,12 @@ return hashtextextended('pgqueue.lane ' || 'pgqueue.cursor'::regclass::oid || ' 
 -- The functions that follow run under the settings of whoever calls them, which spares them their own: `search_path`, and what pins
 -- the plans, which is the same in all that call them.
 
+-- The `upto` of a cursor when a transaction looks that has its id already: that id does not say who began before the look, so all
+-- may have. Null if the id is still to be drawn.
+create function pgqueue.upto_if_drawn() returns xid8
+language sql stable
+return case when pg_current_xact_id_if_assigned() is not null then '18446744073709551615'::xid8 end;
+
 -- The end of what one look examines above `v_after`, of a lane whose messages are no range of an index: as many ids as take some
 -- 20 ms, of which most may be payloads that are parsed.
 create function pgqueue.look_end(s pgqueue.subscription, v_bucket int, v_after bigint) returns bigint
@@ -253,6 +259,17 @@ begin
 end
 $$;
 
+-- Whether a look that found nothing moved a cursor nevertheless, so that the log need not keep as much for it.
+create function pgqueue.has_moved(c pgqueue.cursor, moved pgqueue.cursor) returns boolean
+language plpgsql immutable
+as $$
+begin
+  return moved.top > c.top or moved.upto > c.upto
+    -- A transaction ended that this lane waited to see: the log need not keep what it left elsewhere.
+    or (pg_snapshot_xmin(c.seen) < c.upto and pg_snapshot_xmin(moved.seen) > pg_snapshot_xmin(c.seen));
+end
+$$;
+
 -- Takes retries in hand that are due in the lane that has no order, and returns their leases: several, a few whose last holder
 -- died, or one that has outlived two.
 create function pgqueue.hold_ready(s pgqueue.subscription, v_owner uuid, v_token uuid, v_most int, v_suspects boolean)
@@ -488,11 +505,7 @@ begin
       v_sizes := v_sizes || v_size;
       v_left := v_left - v_size;
       v_found := v_found || v_looked;
-    elsif c.moved_at < v_now - interval '1 second' and (
-      (v_looked).moved.top > c.top or (v_is_stable and (v_looked).moved.upto > c.upto)
-      -- A transaction ended that this lane waited to see: the log need not keep what it left elsewhere.
-      or (pg_snapshot_xmin(c.seen) < c.upto and pg_snapshot_xmin((v_looked).moved.seen) > pg_snapshot_xmin(c.seen))
-    ) or (v_looked).more
+    elsif c.moved_at < v_now - interval '1 second' and pgqueue.has_moved(c, (v_looked).moved) or (v_looked).more
       -- So much was examined that nobody should do it again.
       or clock_timestamp() > v_now + interval '100 milliseconds'
     then

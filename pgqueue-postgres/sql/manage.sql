@@ -163,9 +163,7 @@ begin
   if not exists (select from pgqueue.subscription s where s.name = v_name) then
     -- Until this commits, nothing is deleted from the log. Before the first look at it.
     perform pg_advisory_xact_lock_shared(hashtextextended('pgqueue.trim ' || 'pgqueue.log'::regclass::oid, 0));
-    if pg_current_xact_id_if_assigned() is not null then
-      v_upto := '18446744073709551615';            -- ours was drawn too early to say more
-    end if;
+    v_upto := pgqueue.upto_if_drawn();
     select * into t from pgqueue.topic where name = v_topic;
     if not found then
       raise exception 'topic % does not exist', quote_literal(v_topic) using errcode = 'PQ001', hint = 'Create it first.';
@@ -272,9 +270,7 @@ begin
   -- Nobody claims meanwhile, or becomes the active consumer.
   perform pg_advisory_xact_lock(pgqueue.lane_key(s.id, lane))
   from pgqueue.lanes(s, t) l cross join generate_series(-2, l.v_last) lane;
-  if pg_current_xact_id_if_assigned() is not null then
-    v_upto := '18446744073709551615';              -- ours was drawn too early to say more
-  end if;
+  v_upto := pgqueue.upto_if_drawn();
   c := pgqueue.start(t, v_start, s.ordering);
   perform from pgqueue.subscription where id = s.id for key share;
   if not found then

@@ -31,7 +31,7 @@ declare
   c pgqueue.cursor;
   e pgqueue.extent;
   v_new record;
-  v_upto constant xid8 := case when pg_current_xact_id_if_assigned() is not null then '18446744073709551615' end;
+  v_upto constant xid8 := pgqueue.upto_if_drawn();
 begin
   s.topic := t.id;
   select * into e from pgqueue.extent where topic = t.id;
@@ -77,13 +77,18 @@ begin
 end
 $$;
 
+-- What was published by then is too old for a topic's retention.
+create function pgqueue.too_old(t pgqueue.topic) returns timestamptz
+language sql
+return clock_timestamp() - least(t.retain_ms, 3e12) * interval '1 millisecond';
+
 -- The last of the first messages of a topic that are all beyond a limit of its retention, as far as they were counted.
 create function pgqueue.given_up(t pgqueue.topic, v_most int, out v_id bigint, out v_xact xid8)
 language plpgsql stable
 as $$
 declare
   v_excess constant bigint := pgqueue.excess(t, v_most);
-  v_old constant timestamptz := clock_timestamp() - least(t.retain_ms, 3e12) * interval '1 millisecond';
+  v_old constant timestamptz := pgqueue.too_old(t);
 begin
   select id, xact into v_id, v_xact
   from (
@@ -108,64 +113,52 @@ declare
   v_lanes record;
   v_looked pgqueue.looked;
   v_found pgqueue.looked[] := '{}';
-  v_beyond int;
-  -- Drawn before the look, ours says nothing.
-  v_xact xid8 := case when pg_current_xact_id_if_assigned() is not null then '18446744073709551615' end;
+  v_is_stable boolean;
+  v_part int;
+  v_upto xid8 := pgqueue.upto_if_drawn();
 begin
   for t in select * from pgqueue.topic where cuts order by id loop
     select v_id, g.v_xact into v_limit, v_limit_xact from pgqueue.given_up(t, v_most) g;
     continue when v_limit is null;
 
     for s in select * from pgqueue.subscription where topic = t.id order by id loop
+      v_is_stable := s.ordering = 'stable total';
       v_lanes := pgqueue.lanes(s, t);
       for v_lane in v_lanes.v_first .. v_lanes.v_last loop
         select * into c from pgqueue.cursor where subscription = s.id and lane = v_lane order by n desc limit 1;
         continue when not found or case
-          when s.ordering = 'stable total' then (c.upto, c.top) >= (v_limit_xact, v_limit)
+          when v_is_stable then (c.upto, c.top) >= (v_limit_xact, v_limit)
           -- Latecomers are for whoever moves it.
           else c.top >= v_limit and (pg_snapshot_xmin(c.seen) >= c.upto or c.late_after is null and c.moved_at > clock_timestamp() - interval '10 seconds') end;
         -- Nobody claims in it meanwhile; where somebody does, the next time will do.
         continue when not pg_try_advisory_xact_lock(pgqueue.lane_key(s.id, v_lane));
         select * into c from pgqueue.cursor where subscription = s.id and lane = v_lane order by n desc limit 1;
-        if s.ordering = 'stable total' then
-          v_looked := pgqueue.look_stable(s, c, v_most);
-          select coalesce(min(n) - 1, v_most) into v_beyond from unnest((v_looked).ids) with ordinality u (id, n) where id > v_limit;
-          if v_beyond < v_most then
-            v_looked := pgqueue.look_stable(s, c, v_beyond);
-          end if;
-        else
-          v_looked := pgqueue.look(s, c, v_limit, v_most);
-          -- Latecomers may not be given up yet.
-          v_beyond := (select count(*) from unnest((v_looked).ids) id where id <= v_limit);
-          if v_beyond < cardinality((v_looked).ids) then
-            continue when v_beyond = 0;
-            v_looked := pgqueue.look(s, c, v_limit, v_beyond);
-          end if;
-        end if;
-        if (v_looked).ids <> '{}' or (v_looked).moved.top > c.top or (v_looked).moved.upto > c.upto
-          -- A transaction ended that this lane waited to see, as in a claim.
-          or (
-            s.ordering <> 'stable total' and pg_snapshot_xmin(c.seen) < c.upto
-            and pg_snapshot_xmin((v_looked).moved.seen) > pg_snapshot_xmin(c.seen)
-          )
-        then
+        v_part := v_most;
+        loop
+          v_looked := case when v_is_stable then pgqueue.look_stable(s, c, v_part) else pgqueue.look(s, c, v_limit, v_part) end;
+          -- A run ascends. What ends it may not be given up yet; look again, for so many.
+          v_part := (select count(*) from unnest((v_looked).ids) id where id <= v_limit);
+          exit when v_part = cardinality((v_looked).ids) or (v_part = 0 and not v_is_stable);
+        end loop;
+        continue when v_part < cardinality((v_looked).ids);
+        if (v_looked).ids <> '{}' or pgqueue.has_moved(c, (v_looked).moved) then
           v_found := v_found || v_looked;
         end if;
       end loop;
     end loop;
   end loop;
 
-  if v_xact is null and cardinality(v_found) > 0 then
-    v_xact := pg_current_xact_id();                -- after every look
+  if v_upto is null and cardinality(v_found) > 0 then
+    v_upto := pg_current_xact_id();                -- after every look
   end if;
   foreach v_looked in array v_found loop
     c := (v_looked).moved;
     c.n := c.n + 1;
     c.cut := c.cut + cardinality((v_looked).ids);
     c.moved_at := clock_timestamp();
-    c.upto := coalesce(c.upto, v_xact);
+    c.upto := coalesce(c.upto, v_upto);
     if c.late_after is not null then
-      c.late_upto := coalesce(c.late_upto, v_xact);
+      c.late_upto := coalesce(c.late_upto, v_upto);
     end if;
     insert into pgqueue.cursor values (c.*);
     delete from pgqueue.cursor where subscription = c.subscription and lane = c.lane and n < c.n - 1;
@@ -186,9 +179,7 @@ declare
   t pgqueue.topic;
   v_topic bigint;
   v_bound bigint;
-  v_seen pg_snapshot[];
-  v_late_seen pg_snapshot[];
-  v_late_after bigint[];
+  v_cursors pgqueue.cursor[];
   v_xmin xid8;
   v_excess bigint;
   v_old timestamptz;
@@ -213,8 +204,7 @@ begin
     -- is there has been passed.
     with newest as (
       -- In stable total order, `seen` alone says what was passed.
-      select distinct on (c.subscription, c.lane) case when s.ordering <> 'stable total' then c.top end as top, c.seen, c.late_seen,
-             c.late_after
+      select distinct on (c.subscription, c.lane) c as place, case when s.ordering <> 'stable total' then c.top end as top, c.seen
       from pgqueue.cursor c join pgqueue.subscription s on s.id = c.subscription
       where s.topic = v_topic
       order by c.subscription, c.lane, c.n desc
@@ -232,14 +222,12 @@ begin
              ),
              9223372036854775807
            ),
-           coalesce((select array_agg(seen) from newest), '{}'),
-           (select array_agg(late_seen) from newest),
-           (select array_agg(late_after) from newest),
+           coalesce((select array_agg(place) from newest), '{}'),
            coalesce(
              (select pg_snapshot_xmin(seen) from newest order by pg_snapshot_xmin(seen) limit 1),
              pg_snapshot_xmax(pg_current_snapshot())
            )
-      into v_bound, v_seen, v_late_seen, v_late_after, v_xmin;
+      into v_bound, v_cursors, v_xmin;
     -- Of a topic that was deleted, nothing is kept.
     select * into t from pgqueue.topic where id = v_topic;
     v_excess := 0;
@@ -247,7 +235,7 @@ begin
       perform pgqueue.count_log(t, v_most);
       v_excess := pgqueue.excess(t, v_most);
     end if;
-    v_old := clock_timestamp() - least(t.retain_ms, 3e12) * interval '1 millisecond';
+    v_old := pgqueue.too_old(t);
 
     -- By their places, which hold: messages are never updated, and nobody else deletes them.
     with gone as (
@@ -257,10 +245,10 @@ begin
           select ctid, id, published_at from pgqueue.log
           where topic = v_topic and id <= v_bound
             and (xact < v_xmin or not exists (
-              select from unnest(v_seen, v_late_seen, v_late_after) u (seen, late_seen, late_after)
-              where not pg_visible_in_snapshot(xact, seen)
+              select from unnest(v_cursors) c
+              where not pg_visible_in_snapshot(xact, c.seen)
                 -- Of more latecomers than fit, the first are out.
-                and not coalesce(id <= late_after and pg_visible_in_snapshot(xact, late_seen), false)
+                and not coalesce(id <= c.late_after and pg_visible_in_snapshot(xact, c.late_seen), false)
             ))
             -- Where the first is young and not too many, so are the others.
             and (

@@ -7,6 +7,8 @@
 
 mod audit;
 mod backend;
+#[path = "../both_clients.rs"]
+mod both_clients;
 mod chain;
 mod ledger;
 mod pace;
@@ -19,6 +21,7 @@ use pgqueue_core::{Order, Start};
 
 use crate::{
     backend::Backend,
+    both_clients::on_both_clients,
     chain::Chain,
     world::{World, server},
 };
@@ -34,25 +37,6 @@ const INSTANCES: [usize; 3] = [2, 5, 10];
 
 /// From how many of its positions the finished history is read once more.
 const READ_AGAIN: usize = 4;
-
-/// Makes a test of each function, for both clients.
-macro_rules! on_both_clients {
-    ($($test:ident),* $(,)?) => {
-        mod through_tokio_postgres {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test::<pgqueue_tokio_postgres::TokioPostgres>().await;
-            })*
-        }
-
-        mod through_sqlx {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test::<pgqueue_sqlx::Sqlx>().await;
-            })*
-        }
-    };
-}
 
 on_both_clients!(
     in_stable_total_order_everybody_is_told_the_same_history,

@@ -15,9 +15,10 @@ use tokio::time::timeout;
 
 use crate::{
     backend::Backend,
+    both_clients::on_both_clients,
     common::{
-        assert_says, chain, consume, end, invoices, next, number, on_both_clients, patiently, publish_number,
-        publish_numbers, queue, queue_without_topic, quiet, try_consume, until_sql, url_through,
+        assert_says, chain, consume, end, invoices, next, number, patiently, publish_number, publish_numbers, queue,
+        queue_without_topic, quiet, try_consume, until_sql, url_through,
     },
 };
 

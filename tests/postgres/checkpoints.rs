@@ -5,9 +5,8 @@ use pgqueue_postgres::{Client, PgQueue};
 
 use crate::{
     backend::Backend,
-    common::{
-        assert_says, consume, invoices, next, number, on_both_clients, patiently, publish_numbers, queue, until_sql,
-    },
+    both_clients::on_both_clients,
+    common::{assert_says, consume, invoices, next, number, patiently, publish_numbers, queue, until_sql},
 };
 
 on_both_clients!(

@@ -20,26 +20,6 @@ pub(crate) const QUIET: Duration = Duration::from_millis(700);
 /// A lease that ends soon.
 pub(crate) const SHORT_LEASE: Duration = Duration::from_secs(1);
 
-/// Makes a test of each function, for both clients.
-macro_rules! on_both_clients {
-    ($($test:ident),* $(,)?) => {
-        mod through_tokio_postgres {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test::<pgqueue_tokio_postgres::TokioPostgres>().await;
-            })*
-        }
-
-        mod through_sqlx {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test::<pgqueue_sqlx::Sqlx>().await;
-            })*
-        }
-    };
-}
-pub(crate) use on_both_clients;
-
 /// A queue with its schema and the topic "orders".
 pub(crate) async fn queue<C: Client>() -> (Database, PgQueue<C>) {
     let (database, queue) = queue_without_topic().await;

@@ -17,8 +17,9 @@ use pgqueue_testserver::Server;
 use pgqueue_tokio_postgres::TokioPostgres;
 use tokio::time::sleep;
 
-use crate::common::{
-    consume, invoices, next, number, on_both_clients, publish_number, publish_numbers, queue, quiet, take,
+use crate::{
+    both_clients::on_both_clients,
+    common::{consume, invoices, next, number, publish_number, publish_numbers, queue, quiet, take},
 };
 
 on_both_clients!(

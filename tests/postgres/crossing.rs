@@ -17,7 +17,8 @@ use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
     backend::Backend,
-    common::{consume, invoices, next, number, on_both_clients, patiently, publish_number, queue, quiet, until_sql},
+    both_clients::on_both_clients,
+    common::{consume, invoices, next, number, patiently, publish_number, queue, quiet, until_sql},
 };
 
 on_both_clients!(

@@ -11,9 +11,9 @@ use pgqueue_testserver::Database;
 
 use crate::{
     backend::Backend,
+    both_clients::on_both_clients,
     common::{
-        SHORT_LEASE, assert_says, consume, end, invoices, next, number, on_both_clients, patiently, publish_numbers,
-        queue, quiet, take,
+        SHORT_LEASE, assert_says, consume, end, invoices, next, number, patiently, publish_numbers, queue, quiet, take,
     },
 };
 
@@ -175,10 +175,7 @@ async fn what_keeps_up_is_not_cut<C: Client>() {
         let mut stream = consume(&queue, invoices().with_order(order)).await;
         for round in 0..5 {
             publish_keyed(&queue, 4).await;
-            for delivery in take(&mut stream, if order == Order::Unordered { 4 } else { 0 }).await {
-                delivery.ok().await.unwrap();
-            }
-            for _ in 0..if order == Order::Unordered { 0 } else { 4 } {
+            for _ in 0..4 {
                 next(&mut stream).await.ok().await.unwrap();
             }
             keep_house(&queue).await;
@@ -215,21 +212,35 @@ async fn laggard_that_loses_nothing_it_selects_is_not_cut<C: Client>() {
     }
 }
 
-async fn what_came_late_is_cut_once_it_is_given_up<C: Backend>() {
-    let (database, queue) = queue::<C>().await;
-    queue.create_topic(latest(3)).await.unwrap();
+/// Commits messages that have come before four others, after those have been consumed and the consumer has left.
+async fn commit_behind_the_cursor<C: Backend>(
+    database: &Database,
+    queue: &PgQueue<C>,
+    subscription: Subscription,
+    messages: Vec<NewMessage>,
+) {
     let mut late = C::begin(&database.url()).await;
-    queue.publish_in(&mut late, "orders", vec![NewMessage::new("9"), NewMessage::new("9")]).await.unwrap();
-    let mut stream = consume(&queue, invoices()).await;
-    publish_numbers(&queue, 0..4).await;
+    queue.publish_in(&mut late, "orders", messages).await.unwrap();
+    let mut stream = consume(queue, subscription).await;
+    publish_numbers(queue, 0..4).await;
     for delivery in take(&mut stream, 4).await {
         delivery.ok().await.unwrap();
     }
     drop(stream);
     patiently("the consumer's leave", queue.consumers_gone()).await;
     C::commit(late).await;
-    // Nobody moves the cursor any more.
+}
+
+/// As if nobody had moved a cursor for a while.
+async fn forget_who_moved(database: &Database) {
     database.sql("update pgqueue.cursor set moved_at = moved_at - interval '1 minute'").await.unwrap();
+}
+
+async fn what_came_late_is_cut_once_it_is_given_up<C: Backend>() {
+    let (database, queue) = queue::<C>().await;
+    queue.create_topic(latest(3)).await.unwrap();
+    commit_behind_the_cursor(&database, &queue, invoices(), vec![NewMessage::new("9"), NewMessage::new("9")]).await;
+    forget_who_moved(&database).await;
     keep_house(&queue).await;
     assert_eq!(cut(&queue, "invoices").await, 2);
     assert_eq!(in_log(&database).await, 3);
@@ -239,21 +250,12 @@ async fn late_giant_is_cut_page_by_page<C: Backend>() {
     for order in [Order::Unordered, Order::ByKey] {
         let (database, queue) = queue::<C>().await;
         queue.create_topic(latest(3)).await.unwrap();
-        let mut late = C::begin(&database.url()).await;
         // More than one round cuts.
-        queue.publish_in(&mut late, "orders", vec![NewMessage::new("9").with_key("k"); 6000]).await.unwrap();
-        let mut stream = consume(&queue, invoices().with_order(order)).await;
-        publish_numbers(&queue, 0..4).await;
-        for delivery in take(&mut stream, 4).await {
-            delivery.ok().await.unwrap();
-        }
-        drop(stream);
-        patiently("the consumer's leave", queue.consumers_gone()).await;
-        C::commit(late).await;
+        let giant = vec![NewMessage::new("9").with_key("k"); 6000];
+        commit_behind_the_cursor(&database, &queue, invoices().with_order(order), giant).await;
         publish_keyed(&queue, 5).await;
-        database.sql("update pgqueue.cursor set moved_at = moved_at - interval '1 minute'").await.unwrap();
         keep_house_until(&queue, || async {
-            database.sql("update pgqueue.cursor set moved_at = moved_at - interval '1 minute'").await.unwrap();
+            forget_who_moved(&database).await;
             in_log(&database).await == 3
         })
         .await;

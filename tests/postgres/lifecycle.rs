@@ -17,9 +17,10 @@ use tokio::time::timeout;
 
 use crate::{
     backend::Backend,
+    both_clients::on_both_clients,
     common::{
-        PATIENCE, QUIET, SHORT_LEASE, assert_says, consume, invoices, next, number, on_both_clients, patiently,
-        publish_number, publish_numbers, queue, quiet, take, until_sql,
+        PATIENCE, QUIET, SHORT_LEASE, assert_says, consume, invoices, next, number, patiently, publish_number,
+        publish_numbers, queue, quiet, take, until_sql,
     },
 };
 

@@ -8,7 +8,10 @@ use pgqueue_postgres::{Client, Notice, Notices, PgQueue};
 use pgqueue_testserver::{Database, Proxy};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::common::{PATIENCE, QUIET, assert_says, on_both_clients, patiently, until_sql, url_through};
+use crate::{
+    both_clients::on_both_clients,
+    common::{PATIENCE, QUIET, assert_says, patiently, until_sql, url_through},
+};
 
 /// Within how much time a connection that is half open is found out, with some slack for a busy machine.
 const FOUND_OUT: Duration = Duration::from_secs(11);

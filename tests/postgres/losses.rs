@@ -23,9 +23,10 @@ use tokio::{
 
 use crate::{
     backend::Backend,
+    both_clients::on_both_clients,
     common::{
-        QUIET, assert_says, consume, invoices, next, number, on_both_clients, patiently, publish_number,
-        publish_numbers, queue, quiet, take, until_sql, url_through,
+        QUIET, assert_says, consume, invoices, next, number, patiently, publish_number, publish_numbers, queue, quiet,
+        take, until_sql, url_through,
     },
 };
 

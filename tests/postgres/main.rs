@@ -1,6 +1,8 @@
 //! The queue on a real server, through both clients: what the conformance kit, which knows nothing of PostgreSQL, cannot ask.
 
 mod backend;
+#[path = "../both_clients.rs"]
+mod both_clients;
 mod common;
 
 mod bad_input;

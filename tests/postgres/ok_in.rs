@@ -11,9 +11,10 @@ use tokio::{sync::Barrier, time::timeout};
 
 use crate::{
     backend::Backend,
+    both_clients::on_both_clients,
     common::{
-        SHORT_LEASE, assert_says, consume, invoices, next, number, on_both_clients, patiently, publish_number,
-        publish_numbers, queue, quiet, take, until_sql, url_through,
+        SHORT_LEASE, assert_says, consume, invoices, next, number, patiently, publish_number, publish_numbers, queue,
+        quiet, take, until_sql, url_through,
     },
 };
 

@@ -22,7 +22,10 @@ use tokio::{
     time::sleep,
 };
 
-use crate::common::{invoices, on_both_clients, patiently, publish_number, publish_numbers, queue, until_sql};
+use crate::{
+    both_clients::on_both_clients,
+    common::{invoices, patiently, publish_number, publish_numbers, queue, until_sql},
+};
 
 on_both_clients!(
     each_message_goes_to_one_worker_and_every_worker_gets_some,

@@ -4,7 +4,10 @@ use pgqueue_core::{Ack, BoxError, Finding, HealthStatus, Job, Registry, Repair, 
 use pgqueue_postgres::{Client, PgQueue};
 use tokio::{sync::mpsc, time::sleep};
 
-use crate::common::{PATIENCE, invoices, on_both_clients, patiently, publish_number, publish_numbers, queue};
+use crate::{
+    both_clients::on_both_clients,
+    common::{PATIENCE, invoices, patiently, publish_number, publish_numbers, queue},
+};
 
 on_both_clients!(
     restored_pools_get_what_was_published_while_no_process_ran,

@@ -7,7 +7,8 @@ use pgqueue_postgres::{Client, PgQueue};
 
 use crate::{
     backend::Backend,
-    common::{consume, invoices, next, number, on_both_clients, publish_numbers, queue, quiet, try_consume},
+    both_clients::on_both_clients,
+    common::{consume, invoices, next, number, publish_numbers, queue, quiet, try_consume},
 };
 
 on_both_clients!(

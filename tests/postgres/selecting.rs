@@ -7,7 +7,10 @@ use pgqueue_core::{Ack, Comparison, Message, NewMessage, Order, Publisher, Selec
 use pgqueue_postgres::{Client, PgQueue};
 use serde_json::{Map, Value, json};
 
-use crate::common::{consume, invoices, next, number, on_both_clients, queue};
+use crate::{
+    both_clients::on_both_clients,
+    common::{consume, invoices, next, number, queue},
+};
 
 on_both_clients!(
     random_selectors_select_what_core_selects,

@@ -43,6 +43,7 @@ impl Supervisor {
 
     /// Runs workers until they are to stop, one of them has ended, or a crash is not to be met by a restart; then lets all finish.
     pub(crate) async fn run(mut self, stop: oneshot::Receiver<()>) {
+        tracing::info!(workers = *self.size.borrow(), "a pool was started");
         let failure = self.supervise(stop).await.err();
         self.staying.clear();
         self.report(PoolState::Stopping);
@@ -66,12 +67,18 @@ impl Supervisor {
             self.report(PoolState::Running);
             pause = tokio::select! {
                 biased;
-                _ = &mut stop => return Ok(()),
+                _ = &mut stop => {
+                    tracing::info!("a pool was asked to stop");
+                    return Ok(());
+                }
                 Some(left) = self.workers.join_next_with_id() => match self.see_off(left)? {
                     ControlFlow::Continue(pause) => pause,
                     ControlFlow::Break(()) => return Ok(()),
                 },
-                Ok(()) = self.size.changed() => Duration::ZERO,
+                Ok(()) = self.size.changed() => {
+                    tracing::info!(workers = *self.size.borrow(), "a pool was resized");
+                    Duration::ZERO
+                }
             };
         }
     }

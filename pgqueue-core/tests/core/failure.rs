@@ -1,19 +1,16 @@
 //! What an operator reads about a delivery that failed.
 
 use std::{
-    fmt,
-    sync::{Arc, Mutex, mpsc},
+    sync::mpsc,
     time::{Duration, SystemTime},
 };
 
 use pgqueue_core::{Ack, Delivery, Job, Message, MessageId, NewMessage, Position, Worker};
-use tracing::{
-    Event, Metadata, Subscriber,
-    field::{Field, Visit},
-    span::{Attributes, Id, Record},
-};
 
-use crate::script::{Script, idle, message};
+use crate::{
+    heard::Heard,
+    script::{Script, idle, message},
+};
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -87,41 +84,9 @@ fn a_trace_id_is_there_if_the_header_is_well_formed() {
     assert_eq!(trace_id("tracestate", TRACEPARENT), None);
 }
 
-/// Writes down the fields of the events of failures.
-#[derive(Clone, Default)]
-struct Events(Arc<Mutex<Vec<String>>>);
-
-impl Visit for Events {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.lock().unwrap().push(format!("{field}={value:?}"));
-    }
-}
-
-impl Subscriber for Events {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "pgqueue_core::failure"
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        event.record(&mut self.clone());
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
-}
-
 #[tokio::test(start_paused = true)]
 async fn the_event_has_what_the_report_has() {
-    let events = Events::default();
+    let events = Heard::of("pgqueue_core::failure");
     let subscribed = tracing::subscriber::set_default(events.clone());
     reports(vec![vec![full()], vec![message(1, "")]], "out of beans").await;
     drop(subscribed);
@@ -153,5 +118,5 @@ async fn the_event_has_what_the_report_has() {
         "messaging.pgqueue.message.attempt=1",
         "messaging.pgqueue.message.published_at=1970-01-01T00:00:00.000Z",
     ];
-    assert_eq!(*events.0.lock().unwrap(), [&full[..], &bare].concat());
+    assert_eq!(events.fields(), [&full[..], &bare].concat());
 }
