@@ -22,6 +22,9 @@ pub trait Client: Send + Sync + 'static {
     /// A row as the client gives it.
     type Row: Row;
 
+    /// A transaction that has its connection to itself.
+    type Transaction: OwnedTransaction<Row = Self::Row>;
+
     /// Connects to `url`, as the client's own documentation says.
     ///
     /// # Errors
@@ -37,6 +40,12 @@ pub trait Client: Send + Sync + 'static {
     /// Runs a script of several statements by the simple protocol, in one transaction of its own.
     async fn run_script(&self, script: &str) -> Result<(), ClientError>;
 
+    /// Begins a transaction at READ COMMITTED, on a connection that is its own until it ends.
+    async fn begin(&self) -> Result<Self::Transaction, ClientError>;
+
+    /// Returns how many connections there may be at a time, besides those that listen.
+    fn max_connections(&self) -> usize;
+
     /// Opens a connection of its own for notifications, outside of any pool; `None` if this client only polls.
     async fn open_listener(&self) -> Result<Option<Box<dyn ListenerConnection>>, ClientError>;
 }
@@ -50,10 +59,39 @@ pub trait Transaction<C: Client>: Send {
     async fn query(&mut self, statement: &str, parameters: &[Parameter]) -> Result<Vec<C::Row>, ClientError>;
 }
 
+/// A transaction that has its connection to itself, such as one that lasts as long as a delivery.
+///
+/// # Contract
+/// - Dropping it rolls back and spawns nothing. Its connection is closed, not given back to a pool.
+/// - A dropped call leaves it unusable for anything but being dropped.
+#[async_trait]
+pub trait OwnedTransaction: Send + Sync + Sized + 'static {
+    /// A row as the client gives it.
+    type Row: Row;
+
+    /// Runs one statement in the transaction and returns its rows.
+    async fn query(&mut self, statement: &str, parameters: &[Parameter]) -> Result<Vec<Self::Row>, ClientError>;
+
+    /// Runs one statement in the transaction and returns how many rows it affected.
+    async fn execute(&mut self, statement: &str, parameters: &[Parameter]) -> Result<u64, ClientError>;
+
+    /// Commits, and gives the connection back.
+    async fn commit(self) -> Result<(), ClientError>;
+
+    /// Rolls back, and gives the connection back.
+    async fn rollback(self) -> Result<(), ClientError>;
+}
+
 /// A row of a result: columns in PostgreSQL's binary format.
 pub trait Row: Send + Sync + 'static {
     /// Returns the bytes of a column, counted from 0; `None` for NULL and for a column that is not there.
     fn column(&self, index: usize) -> Option<&[u8]>;
+
+    /// Returns the index of the first column of this name, if there is one.
+    fn find(&self, name: &str) -> Option<usize>;
+
+    /// Returns the OID of a column's type, of a domain that of the type below it; `None` for a column that is not there.
+    fn type_oid(&self, index: usize) -> Option<u32>;
 }
 
 /// A connection that listens.

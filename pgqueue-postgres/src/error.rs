@@ -16,11 +16,20 @@ const CUT_OFF: &str = "PQ007";
 const IN_USE: &str = "PQ008";
 const NOT_AT_REST: &str = "PQ009";
 
+/// Codes of PostgreSQL's own.
+const MISSING_SCHEMA: &str = "3F000";
+const MISSING_TABLE: &str = "42P01";
+const MISSING_FUNCTION: &str = "42883";
+const MISSING_COLUMN: &str = "42703";
+const MISSING_PRIVILEGE: &str = "42501";
+
 /// What a statement is about, for the errors that say it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum About<'a> {
     Topic(&'a str),
     Subscription(&'a str),
+    /// A user's own, or what they query of theirs.
+    Table(&'a str),
     Queue,
 }
 
@@ -82,15 +91,24 @@ fn refused(code: &str, message: String, about: About<'_>) -> Error {
         (CUT_OFF, About::Subscription(name)) => Error::cut_off(name),
         (IN_USE, About::Subscription(name)) => Error::in_use(name),
         (NOT_AT_REST, _) => Error::new(ErrorKind::Conflict, message),
-        // A missing schema, table, function or column.
-        ("3F000" | "42P01" | "42883" | "42703", _) => Error::new(
+        (MISSING_SCHEMA | MISSING_TABLE | MISSING_FUNCTION | MISSING_COLUMN, About::Table(name)) => {
+            let remedy = "create what is missing, or correct what names it";
+            Error::new(ErrorKind::Fatal, format!("{name} does not fit what was said of it: {message}; {remedy}"))
+        }
+        (MISSING_PRIVILEGE, About::Table(name)) => Error::new(
+            ErrorKind::Fatal,
+            format!("a privilege is missing for {name}: {message}; let the owner grant it"),
+        ),
+        // A table has other columns since a connection prepared its statement; the next connection prepares it anew.
+        ("0A000", About::Table(_)) => Error::new(ErrorKind::Query, message).with_transient(true),
+        (MISSING_SCHEMA | MISSING_TABLE | MISSING_FUNCTION | MISSING_COLUMN, _) => Error::new(
             ErrorKind::Fatal,
             format!(
                 "the schema of the queue is missing or too old for this binary: {message}; call `migrate`, which brings it to version {}",
                 migrate::VERSION
             ),
         ),
-        ("42501", _) => {
+        (MISSING_PRIVILEGE, _) => {
             let remedy = "let the schema's owner grant it: select pgqueue.grant_publisher('the role'), pgqueue.grant_consumer('the role')";
             Error::new(ErrorKind::Fatal, format!("a privilege is missing: {message}; {remedy}"))
         }

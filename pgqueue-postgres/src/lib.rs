@@ -24,11 +24,13 @@ mod stats;
 mod subscription;
 mod subscription_store;
 mod subscriptions;
+mod tables;
 mod value;
 
-pub use client::{Client, ClientError, ListenerConnection, Notification, Row, Transaction};
+pub use client::{Client, ClientError, ListenerConnection, Notification, OwnedTransaction, Row, Transaction};
 pub use listener::{Listener, Notice, Notices};
 pub use options::Options;
 pub use parameter::Parameter;
 pub use queue::PgQueue;
 pub use subscription::PgSubscription;
+pub use tables::{PgTables, TableName};

@@ -1,6 +1,6 @@
 //! [`Parameter`]: a value bound to a statement, in PostgreSQL's binary format.
 
-use std::fmt;
+use std::{fmt, time::SystemTime};
 
 use bytes::BytesMut;
 use pgqueue_core::{Error, ErrorKind, Result};
@@ -67,6 +67,21 @@ impl Parameter {
         Ok(Self { type_oid: V::ARRAY_OID, value: Some(buffer) })
     }
 
+    /// Makes an array of values that are in binary format already, of a type that PostgreSQL itself defines; `None` for a
+    /// type that is not known here.
+    pub(crate) fn array_of(type_oid: u32, elements: &[Vec<u8>]) -> Option<Self> {
+        let array_oid = array_type(type_oid)?;
+        let len = elements.len().try_into().ok()?;
+        let dimension = types::ArrayDimension { len, lower_bound: 1 };
+        let mut buffer = BytesMut::new();
+        let write = |element: &Vec<u8>, buffer: &mut BytesMut| {
+            buffer.extend_from_slice(element);
+            Ok(IsNull::No)
+        };
+        types::array_to_sql([dimension], type_oid, elements, write, &mut buffer).ok()?;
+        Some(Self { type_oid: array_oid, value: Some(buffer) })
+    }
+
     /// As [`array`](Self::array), but NULL if every element is.
     pub(crate) fn sparse_array<V: Value>(elements: impl IntoIterator<Item = Option<V>>) -> Result<Self> {
         let elements: Vec<_> = elements.into_iter().collect();
@@ -76,6 +91,45 @@ impl Parameter {
         Self::array(elements)
     }
 }
+
+/// Returns the OID of the array type over a type that may be a key (PostgreSQL's `pg_type.dat`).
+fn array_type(type_oid: u32) -> Option<u32> {
+    Some(match type_oid {
+        17 => 1001,   // bytea
+        19 => 1003,   // name
+        20 => 1016,   // bigint
+        21 => 1005,   // smallint
+        23 => 1007,   // integer
+        25 => 1009,   // text
+        26 => 1028,   // oid
+        1042 => 1014, // character
+        1043 => 1015, // character varying
+        1082 => 1182, // date
+        1114 => 1115, // timestamp
+        1184 => 1185, // timestamp with time zone
+        1700 => 1231, // numeric
+        2950 => 2951, // uuid
+        _ => return None,
+    })
+}
+
+macro_rules! parameters_from {
+    ($($type:ty),*) => {
+        $(impl From<$type> for Parameter {
+            fn from(value: $type) -> Self {
+                Self::new(value)
+            }
+        }
+
+        impl From<Option<$type>> for Parameter {
+            fn from(value: Option<$type>) -> Self {
+                Self::nullable(value)
+            }
+        })*
+    };
+}
+
+parameters_from!(bool, i16, i32, i64, f64, &str, String, &[u8], SystemTime);
 
 impl fmt::Debug for Parameter {
     /// Shows everything but the value, which may be secret.

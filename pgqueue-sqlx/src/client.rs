@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use pgqueue_postgres::{Client, ClientError, ListenerConnection, Parameter};
 use sqlx::{AssertSqlSafe, Executor as _, PgPool};
 
-use crate::{SqlxRow, connect, error, listener::Listener, pool::Pool, statement};
+use crate::{SqlxRow, SqlxTransaction, connect, error, listener::Listener, pool::Pool, statement};
 
 /// The queue's client over a pool of sqlx.
 ///
@@ -74,6 +74,7 @@ impl fmt::Debug for Sqlx {
 #[async_trait]
 impl Client for Sqlx {
     type Row = SqlxRow;
+    type Transaction = SqlxTransaction;
 
     /// Makes a pool of up to 16 connections to `postgres://user:password@host:port/database`, with the parameters that
     /// [`PgConnectOptions`](sqlx::postgres::PgConnectOptions) knows.
@@ -106,6 +107,14 @@ impl Client for Sqlx {
         let result = loan.connection()?.execute(sqlx::raw_sql(AssertSqlSafe(script))).await;
         loan.end(&result);
         result.map(drop).map_err(error::after_sending)
+    }
+
+    async fn begin(&self) -> Result<SqlxTransaction, ClientError> {
+        Ok(SqlxTransaction::new(self.pool.begin().await?, self.unnamed))
+    }
+
+    fn max_connections(&self) -> usize {
+        self.pool.inner().options().get_max_connections() as usize
     }
 
     /// Opens a connection of its own with the pool's connect options; the pool is not asked, so that it may be small.

@@ -54,19 +54,26 @@ mod connect;
 mod ended;
 mod error;
 mod listener;
+mod owned_transaction;
 mod pool;
 mod row;
 mod statement;
 mod transaction;
 
 pub use client::Sqlx;
+pub use owned_transaction::SqlxTransaction;
 pub use row::SqlxRow;
 
 #[doc(inline)]
-pub use pgqueue_postgres::{Client, ClientError, Listener, Notice, Notices, Options, Transaction};
+pub use pgqueue_postgres::{
+    Client, ClientError, Listener, Notice, Notices, Options, OwnedTransaction, TableName, Transaction,
+};
 
 /// The queue through sqlx.
 pub type PgQueue = pgqueue_postgres::PgQueue<Sqlx>;
 
 /// One consumer of a subscription of a [`PgQueue`].
 pub type PgSubscription = pgqueue_postgres::PgSubscription<Sqlx>;
+
+/// Consumers over tables of your own, through sqlx.
+pub type PgTables = pgqueue_postgres::PgTables<Sqlx>;

@@ -3,13 +3,18 @@
 use std::time::Duration;
 
 use pgqueue_postgres::ClientError;
-use sqlx::{ConnectOptions as _, Connection as _, Error, PgConnection, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{
+    ConnectOptions as _, Connection as _, Error, PgConnection, PgPool, Postgres, Transaction, pool::PoolConnection,
+};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout},
 };
 
-use crate::{ended, error};
+use crate::{
+    ended::{self, CloseIfDropped},
+    error,
+};
 
 /// How long a call waits for a connection at most.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -42,6 +47,15 @@ impl Pool {
             Ok(connection) => Ok(Loan(Some(connection))),
             Err(Error::PoolTimedOut) => Err(self.why_not().await),
             Err(error) => Err(error::before_sending(error)),
+        }
+    }
+
+    /// Begins a transaction on a connection of the pool.
+    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, ClientError> {
+        let begun = CloseIfDropped::new(self.inner.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED"));
+        match timeout(LONGEST_WAIT, begun).await.unwrap_or(Err(Error::PoolTimedOut)) {
+            Err(Error::PoolTimedOut) => Err(self.why_not().await),
+            begun => begun.map_err(error::before_sending),
         }
     }
 

@@ -21,12 +21,27 @@ pub(crate) async fn run(
     parameters: &[Parameter],
     persistent: bool,
 ) -> Result<Vec<SqlxRow>, Error> {
+    let query = sqlx::query_with(AssertSqlSafe(statement), bind(parameters)?).persistent(persistent);
+    Ok(query.fetch_all(connection).await?.into_iter().map(SqlxRow).collect())
+}
+
+/// As [`run`], of a statement of which only matters how many rows it affects.
+pub(crate) async fn execute(
+    connection: &mut PgConnection,
+    statement: &str,
+    parameters: &[Parameter],
+    persistent: bool,
+) -> Result<u64, Error> {
+    let query = sqlx::query_with(AssertSqlSafe(statement), bind(parameters)?).persistent(persistent);
+    Ok(query.execute(connection).await?.rows_affected())
+}
+
+fn bind(parameters: &[Parameter]) -> Result<PgArguments, Error> {
     let mut arguments = PgArguments::default();
     for parameter in parameters {
         arguments.add(Raw(parameter)).map_err(Error::Encode)?;
     }
-    let query = sqlx::query_with(AssertSqlSafe(statement), arguments).persistent(persistent);
-    Ok(query.fetch_all(connection).await?.into_iter().map(SqlxRow).collect())
+    Ok(arguments)
 }
 
 /// Runs a statement that is prepared once for the connection.

@@ -8,12 +8,11 @@ use deadpool_postgres::{ClientWrapper, Manager, Object, Pool, Runtime, Timeouts}
 use pgqueue_postgres::{Client, ClientError, ListenerConnection, Parameter};
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, Error, NoTls, Row};
 
 use crate::loan::Loan;
 use crate::statement::Bound;
-use crate::{Listening, Tls, TokioPostgresRow, error, settings, tls};
+use crate::{Listening, Tls, TokioPostgresRow, TokioPostgresTransaction, error, settings, tls};
 
 /// How many connections a pool has, unless its maker says otherwise.
 const POOL_SIZE: usize = 16;
@@ -122,6 +121,7 @@ impl TokioPostgres {
 #[async_trait]
 impl Client for TokioPostgres {
     type Row = TokioPostgresRow;
+    type Transaction = TokioPostgresTransaction;
 
     /// Makes a client with a pool of its own for `url`: a `postgres://` URL, or a string of `key=value` pairs, as
     /// [`Config`] reads them.
@@ -143,8 +143,8 @@ impl Client for TokioPostgres {
 
     async fn query(&self, statement: &str, parameters: &[Parameter]) -> Result<Vec<TokioPostgresRow>, ClientError> {
         let bound = Bound::all(parameters);
-        let mut loan = Loan::default();
-        let client = loan.take(self.object().await?);
+        let loan = Loan::new(self.object().await?);
+        let client = loan.client()?;
         let rows = if self.unnamed {
             client.query_typed(statement, &Bound::typed(&bound)).await
         } else {
@@ -154,10 +154,18 @@ impl Client for TokioPostgres {
     }
 
     async fn run_script(&self, script: &str) -> Result<(), ClientError> {
-        let mut loan = Loan::default();
-        let client = loan.take(self.object().await?);
+        let loan = Loan::new(self.object().await?);
+        let client = loan.client()?;
         let done = client.batch_execute(script).await;
         loan.settle(done)
+    }
+
+    async fn begin(&self) -> Result<TokioPostgresTransaction, ClientError> {
+        TokioPostgresTransaction::begin(self.object().await?, self.unnamed).await
+    }
+
+    fn max_connections(&self) -> usize {
+        self.pool.status().max_size
     }
 
     async fn open_listener(&self) -> Result<Option<Box<dyn ListenerConnection>>, ClientError> {
@@ -168,7 +176,7 @@ impl Client for TokioPostgres {
 /// Runs a statement that is prepared once for each connection.
 async fn run_prepared(client: &ClientWrapper, statement: &str, bound: &[Bound<'_>]) -> Result<Vec<Row>, Error> {
     let types = Bound::types(bound);
-    let parameters: Vec<_> = bound.iter().map(|bound| bound as &(dyn ToSql + Sync)).collect();
+    let parameters = Bound::untyped(bound);
     let prepared = client.prepare_typed_cached(statement, &types).await?;
     match client.query(&prepared, &parameters).await {
         Err(error) if is_stale(&error) => {

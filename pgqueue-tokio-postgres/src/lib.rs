@@ -60,6 +60,7 @@ mod error;
 mod listener;
 mod listening;
 mod loan;
+mod owned_transaction;
 mod row;
 mod settings;
 mod statement;
@@ -68,14 +69,20 @@ mod transaction;
 
 pub use client::TokioPostgres;
 pub use listening::Listening;
+pub use owned_transaction::TokioPostgresTransaction;
 pub use row::TokioPostgresRow;
 pub use tls::Tls;
 
 #[doc(inline)]
-pub use pgqueue_postgres::{Client, ClientError, Listener, Notice, Notices, Options, Transaction};
+pub use pgqueue_postgres::{
+    Client, ClientError, Listener, Notice, Notices, Options, OwnedTransaction, TableName, Transaction,
+};
 
 /// The queue through tokio-postgres.
 pub type PgQueue = pgqueue_postgres::PgQueue<TokioPostgres>;
 
 /// One consumer of a subscription of a [`PgQueue`].
 pub type PgSubscription = pgqueue_postgres::PgSubscription<TokioPostgres>;
+
+/// Consumers over tables of your own, through tokio-postgres.
+pub type PgTables = pgqueue_postgres::PgTables<TokioPostgres>;

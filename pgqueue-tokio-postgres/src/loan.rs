@@ -8,12 +8,16 @@ use crate::error;
 
 /// A connection of the pool during one call. Dropped before it is settled, as when the call's future is dropped, it takes
 /// the connection out of the pool and closes it.
-#[derive(Default)]
 pub(crate) struct Loan(Option<Object>);
 
 impl Loan {
-    pub(crate) fn take(&mut self, object: Object) -> &ClientWrapper {
-        self.0.insert(object)
+    pub(crate) fn new(object: Object) -> Self {
+        Self(Some(object))
+    }
+
+    pub(crate) fn client(&self) -> Result<&ClientWrapper, ClientError> {
+        let client = self.0.as_ref().map(|object| &**object);
+        client.ok_or_else(|| ClientError::Unusable("the connection was given back".into()))
     }
 
     /// Ends the call: a connection whose server answered goes back, even if it refused.

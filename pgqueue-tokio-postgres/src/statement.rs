@@ -20,6 +20,10 @@ impl<'a> Bound<'a> {
         bound.iter().map(|parameter| (parameter as &(dyn ToSql + Sync), parameter.type_())).collect()
     }
 
+    pub(crate) fn untyped(bound: &[Self]) -> Vec<&(dyn ToSql + Sync)> {
+        bound.iter().map(|parameter| parameter as &(dyn ToSql + Sync)).collect()
+    }
+
     pub(crate) fn types(bound: &[Self]) -> Vec<Type> {
         bound.iter().map(Self::type_).collect()
     }

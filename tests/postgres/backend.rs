@@ -20,20 +20,20 @@ const POOL_WAIT: Duration = Duration::from_secs(2);
 
 #[async_trait]
 pub(crate) trait Backend: Client + Sized {
-    type Transaction: Transaction<Self> + Send + 'static;
+    type Open: Transaction<Self> + Send + 'static;
 
     /// A pool of the caller's.
     type Pool: Send + Sync;
 
     /// Begins a transaction on a connection of its own.
-    async fn begin(url: &str) -> Self::Transaction;
+    async fn open(url: &str) -> Self::Open;
 
     /// Runs a statement of the caller's.
-    async fn execute(transaction: &mut Self::Transaction, sql: &str);
+    async fn execute(transaction: &mut Self::Open, sql: &str);
 
-    async fn commit(transaction: Self::Transaction);
+    async fn commit(transaction: Self::Open);
 
-    async fn rollback(transaction: Self::Transaction);
+    async fn rollback(transaction: Self::Open);
 
     /// Makes a pool of so many connections, whose sessions have this isolation level.
     fn pool(url: &str, connections: u32, isolation: &str) -> Self::Pool;
@@ -50,25 +50,25 @@ pub(crate) trait Backend: Client + Sized {
 
 #[async_trait]
 impl Backend for TokioPostgres {
-    type Transaction = tokio_postgres::Transaction<'static>;
+    type Open = tokio_postgres::Transaction<'static>;
     type Pool = (deadpool_postgres::Pool, Config);
 
-    async fn begin(url: &str) -> Self::Transaction {
+    async fn open(url: &str) -> Self::Open {
         let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
         tokio::spawn(connection);
         // The transaction borrows its client, which lives as long as the test's runtime.
         Box::leak(Box::new(client)).transaction().await.unwrap()
     }
 
-    async fn execute(transaction: &mut Self::Transaction, sql: &str) {
+    async fn execute(transaction: &mut Self::Open, sql: &str) {
         transaction.batch_execute(sql).await.unwrap();
     }
 
-    async fn commit(transaction: Self::Transaction) {
+    async fn commit(transaction: Self::Open) {
         transaction.commit().await.unwrap();
     }
 
-    async fn rollback(transaction: Self::Transaction) {
+    async fn rollback(transaction: Self::Open) {
         transaction.rollback().await.unwrap();
     }
 
@@ -105,22 +105,22 @@ impl Backend for TokioPostgres {
 
 #[async_trait]
 impl Backend for Sqlx {
-    type Transaction = sqlx::Transaction<'static, sqlx::Postgres>;
+    type Open = sqlx::Transaction<'static, sqlx::Postgres>;
     type Pool = sqlx::PgPool;
 
-    async fn begin(url: &str) -> Self::Transaction {
+    async fn open(url: &str) -> Self::Open {
         PgPoolOptions::new().max_connections(1).connect(url).await.unwrap().begin().await.unwrap()
     }
 
-    async fn execute(transaction: &mut Self::Transaction, sql: &str) {
+    async fn execute(transaction: &mut Self::Open, sql: &str) {
         (&mut **transaction).execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
     }
 
-    async fn commit(transaction: Self::Transaction) {
+    async fn commit(transaction: Self::Open) {
         transaction.commit().await.unwrap();
     }
 
-    async fn rollback(transaction: Self::Transaction) {
+    async fn rollback(transaction: Self::Open) {
         transaction.rollback().await.unwrap();
     }
 

@@ -303,7 +303,7 @@ async fn a_stricter_isolation_level_publishes_and_does_not_consume<C: Backend>()
         let pool = C::pool(&database.url(), 4, level);
         let queue = C::over(&pool);
         publish_number(&queue, 1).await;
-        let mut transaction = C::begin(&database.url()).await;
+        let mut transaction = C::open(&database.url()).await;
         C::execute(
             &mut transaction,
             &format!("set transaction isolation level {level}; select count(*) from pgqueue.topic"),
@@ -531,7 +531,7 @@ async fn a_stream_goes_on_with_a_successor_of_its_subscription<C: Client>() {
 async fn a_deleted_topic_cannot_be_published_to<C: Backend>() {
     let (database, queue) = queue::<C>().await;
     publish_number(&queue, 1).await;
-    let mut transaction = C::begin(&database.url()).await;
+    let mut transaction = C::open(&database.url()).await;
     queue.delete_topic("orders").await.unwrap();
     let refused = queue.publish_json("orders", &2).await.unwrap_err();
     assert_says(&refused, ErrorKind::NotFound, &["\"orders\" does not exist", "create it first"]);

@@ -47,7 +47,7 @@ async fn checkpoint_and_effect_commit_together<C: Backend>() {
     for position in positions(&queue, 3).await {
         for is_new in [true, false] {
             // The second time stands for a delivery whose answer was lost.
-            let mut transaction = C::begin(&database.url()).await;
+            let mut transaction = C::open(&database.url()).await;
             C::execute(&mut transaction, INSERT).await;
             let moved = queue.advance_checkpoint_in(&mut transaction, "totals", &position).await.unwrap();
             assert_eq!(moved, is_new);
@@ -67,7 +67,7 @@ async fn checkpoint_and_effect_roll_back_together<C: Backend>() {
     database.sql("create table totals (n int)").await.unwrap();
     let positions = positions(&queue, 2).await;
     queue.advance_checkpoint("totals", &positions[0]).await.unwrap();
-    let mut transaction = C::begin(&database.url()).await;
+    let mut transaction = C::open(&database.url()).await;
     C::execute(&mut transaction, INSERT).await;
     assert!(queue.advance_checkpoint_in(&mut transaction, "totals", &positions[1]).await.unwrap());
     C::rollback(transaction).await;
@@ -78,10 +78,10 @@ async fn checkpoint_and_effect_roll_back_together<C: Backend>() {
 async fn who_was_superseded_learns_it_inside_of_its_transaction<C: Backend>() {
     let (database, queue) = queue::<C>().await;
     let position = positions(&queue, 1).await.pop().unwrap();
-    let mut first = C::begin(&database.url()).await;
+    let mut first = C::open(&database.url()).await;
     assert!(queue.advance_checkpoint_in(&mut first, "totals", &position).await.unwrap());
 
-    let mut second = C::begin(&database.url()).await;
+    let mut second = C::open(&database.url()).await;
     let waiting = tokio::spawn({
         let (queue, position) = (queue.clone(), position.clone());
         async move { (queue.advance_checkpoint_in(&mut second, "totals", &position).await.unwrap(), second) }
@@ -109,11 +109,11 @@ async fn replay_from_the_beginning_takes_effect_again_after_a_reset<C: Backend>(
     for position in &positions {
         assert!(queue.advance_checkpoint("totals", position).await.unwrap());
     }
-    let mut transaction = C::begin(&database.url()).await;
+    let mut transaction = C::open(&database.url()).await;
     queue.reset_checkpoint_in(&mut transaction, "totals", &positions[2], None).await.unwrap();
     C::rollback(transaction).await;
     assert_eq!(at(&queue).await.as_ref(), Some(&positions[2]));
-    let mut transaction = C::begin(&database.url()).await;
+    let mut transaction = C::open(&database.url()).await;
     let error = queue.reset_checkpoint_in(&mut transaction, "totals", &positions[1], None).await.unwrap_err();
     assert_says(&error, ErrorKind::Conflict, &["\"totals\" stands at"]);
     queue.reset_checkpoint_in(&mut transaction, "totals", &positions[2], None).await.unwrap();

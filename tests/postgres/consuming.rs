@@ -78,6 +78,7 @@ struct Switch<C> {
 #[async_trait]
 impl<C: Client> Client for Switch<C> {
     type Row = C::Row;
+    type Transaction = C::Transaction;
 
     async fn connect(url: &str) -> Result<Self, ClientError> {
         let client = C::connect(url).await?;
@@ -98,6 +99,14 @@ impl<C: Client> Client for Switch<C> {
 
     async fn run_script(&self, script: &str) -> Result<(), ClientError> {
         self.client.run_script(script).await
+    }
+
+    async fn begin(&self) -> Result<C::Transaction, ClientError> {
+        self.client.begin().await
+    }
+
+    fn max_connections(&self) -> usize {
+        self.client.max_connections()
     }
 
     async fn open_listener(&self) -> Result<Option<Box<dyn ListenerConnection>>, ClientError> {

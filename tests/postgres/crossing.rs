@@ -215,7 +215,7 @@ async fn what_sql_publishes_is_consumed<C: Client>() {
 async fn what_is_rolled_back_to_a_savepoint_is_never_published<C: Backend>() {
     let (database, queue) = queue::<C>().await;
     let mut stream = consume(&queue, invoices()).await;
-    let mut transaction = C::begin(&database.url()).await;
+    let mut transaction = C::open(&database.url()).await;
     let one = |n: u64| vec![NewMessage::json(&n).unwrap().with_dedup_id(n.to_string())];
     queue.publish_in(&mut transaction, "orders", one(1)).await.unwrap();
     C::execute(&mut transaction, "savepoint a").await;
@@ -248,8 +248,8 @@ async fn what_a_transaction_publishes_comes_when_it_commits<C: Backend>() {
     for queue in [queue.clone(), queue.with_options(deaf).unwrap()] {
         let mut stream = consume(&queue, subscription.clone()).await;
         for round in 0..3_u64 {
-            let mut early = C::begin(&database.url()).await;
-            let mut late = C::begin(&database.url()).await;
+            let mut early = C::open(&database.url()).await;
+            let mut late = C::open(&database.url()).await;
             let keyed = |n: u64| vec![NewMessage::json(&n).unwrap().with_key("k")];
             queue.publish_in(&mut early, "orders", keyed(3 * round)).await.unwrap();
             queue.publish_in(&mut late, "orders", keyed(3 * round + 1)).await.unwrap();

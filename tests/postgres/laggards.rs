@@ -219,7 +219,7 @@ async fn commit_behind_the_cursor<C: Backend>(
     subscription: Subscription,
     messages: Vec<NewMessage>,
 ) {
-    let mut late = C::begin(&database.url()).await;
+    let mut late = C::open(&database.url()).await;
     queue.publish_in(&mut late, "orders", messages).await.unwrap();
     let mut stream = consume(queue, subscription).await;
     publish_numbers(queue, 0..4).await;

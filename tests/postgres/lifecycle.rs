@@ -241,7 +241,7 @@ async fn stats_count_what_is_there<C: Client>() {
 async fn stats_count_what_commits_late<C: Backend>() {
     let (database, queue) = queue::<C>().await;
     let mut stream = consume(&queue, invoices()).await;
-    let mut transaction = C::begin(&database.url()).await;
+    let mut transaction = C::open(&database.url()).await;
     queue.publish_in(&mut transaction, "orders", vec![NewMessage::new("1")]).await.unwrap();
     publish_number(&queue, 2).await;
     next(&mut stream).await.ok().await.unwrap();
@@ -285,7 +285,7 @@ async fn an_old_transaction_is_named<C: Backend>() {
     queue.migrate().await.unwrap();
     queue.create_topic(Topic::new("orders")).await.unwrap();
     assert_eq!(queue.horizon_holder().await.unwrap(), None);
-    let mut transaction = C::begin(&server.url("postgres")).await;
+    let mut transaction = C::open(&server.url("postgres")).await;
     C::execute(&mut transaction, "set local application_name = 'forgotten'; select pg_current_xact_id()").await;
     publish_numbers(&queue, [1]).await;
     let holder = queue.horizon_holder().await.unwrap().expect("somebody");
@@ -383,7 +383,7 @@ async fn what_was_kept_goes_when_it_is_done<C: Backend>() {
     publish_number(&queue, 2).await;
     let held = next(&mut stream).await;
     pass_a_minute(&database, &queue).await;
-    let mut transaction = C::begin(&database.url()).await;
+    let mut transaction = C::open(&database.url()).await;
     queue.ok_in(held, &mut transaction).await.unwrap();
     C::commit(transaction).await;
     until_sql(&database, "select count(*) from pgqueue.lease", "0").await;

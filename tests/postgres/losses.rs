@@ -159,7 +159,7 @@ async fn an_unrelated_transaction_delays_stable_total_order_and_nothing_else<C: 
     for order in [Order::Unordered, Order::ByKey, Order::Total] {
         others.push(consume(&queue, named(&order.to_string()).with_order(order)).await);
     }
-    let mut elsewhere = C::begin(&server.url("postgres")).await;
+    let mut elsewhere = C::open(&server.url("postgres")).await;
     C::execute(&mut elsewhere, "select pg_current_xact_id()").await;
     for number in 1..=2 {
         publish_number(&queue, number).await;

@@ -56,7 +56,7 @@ async fn a_write_and_its_ok_commit_together<C: Backend>() {
     for n in 0..5 {
         publish_number(&queue, n).await;
         let delivery = next(&mut stream).await;
-        let mut transaction = C::begin(&database.url()).await;
+        let mut transaction = C::open(&database.url()).await;
         C::execute(&mut transaction, &format!("insert into ledger values ({n})")).await;
         queue.ok_in(delivery, &mut transaction).await.unwrap();
         C::commit(transaction).await;
@@ -74,7 +74,7 @@ async fn a_rollback_undoes_the_write_and_brings_the_message_again<C: Backend>() 
     let mut stream = consume(&queue, invoices()).await;
     publish_number(&queue, 7).await;
     let delivery = next(&mut stream).await;
-    let mut transaction = C::begin(&database.url()).await;
+    let mut transaction = C::open(&database.url()).await;
     C::execute(&mut transaction, "insert into ledger values (7)").await;
     queue.ok_in(delivery, &mut transaction).await.unwrap();
     C::rollback(transaction).await;
@@ -91,7 +91,7 @@ async fn a_rollback_to_a_savepoint_undoes_the_ok_alone<C: Backend>() {
     let mut stream = consume(&queue, invoices()).await;
     publish_number(&queue, 7).await;
     let delivery = next(&mut stream).await;
-    let mut transaction = C::begin(&database.url()).await;
+    let mut transaction = C::open(&database.url()).await;
     C::execute(&mut transaction, "insert into ledger values (7); savepoint before").await;
     queue.ok_in(delivery, &mut transaction).await.unwrap();
     C::execute(&mut transaction, "rollback to savepoint before").await;
@@ -117,7 +117,7 @@ async fn handlers_of_one_run_do_not_wait_for_each_other<C: Backend>() {
         let (queue, database, all_answered) = (&queue, &database, &all_answered);
         async move {
             let n = number(&delivery);
-            let mut transaction = C::begin(&database.url()).await;
+            let mut transaction = C::open(&database.url()).await;
             C::execute(&mut transaction, &format!("insert into ledger values ({n})")).await;
             queue.ok_in(delivery, &mut transaction).await.unwrap();
             if all_answered.wait().await.is_leader() {
@@ -142,9 +142,9 @@ async fn a_rollback_does_not_wait_for_other_handlers_of_its_run<C: Backend>() {
     let mut stream = consume(&queue, invoices()).await;
     publish_numbers(&queue, [1, 2]).await;
     let [first, second] = <[_; 2]>::try_from(take(&mut stream, 2).await).unwrap();
-    let mut stays_open = C::begin(&database.url()).await;
+    let mut stays_open = C::open(&database.url()).await;
     queue.ok_in(second, &mut stays_open).await.unwrap();
-    let mut transaction = C::begin(&database.url()).await;
+    let mut transaction = C::open(&database.url()).await;
     queue.ok_in(first, &mut transaction).await.unwrap();
     C::rollback(transaction).await;
 
@@ -159,7 +159,7 @@ async fn a_slow_connection_is_not_taken_for_a_rollback<C: Backend>() {
     let (database, queue) = with_ledger::<C>().await;
     let proxy = Proxy::start(database.server().port()).await.unwrap();
     let mut stream = consume(&queue, invoices()).await;
-    let mut transaction = C::begin(&url_through(&database, &proxy)).await;
+    let mut transaction = C::open(&url_through(&database, &proxy)).await;
     proxy.set_delay(Duration::from_millis(200));
     publish_number(&queue, 7).await;
     let delivery = next(&mut stream).await;
@@ -176,7 +176,7 @@ async fn an_expired_lease_is_lost<C: Backend>() {
     let delivery = next(&mut stream).await;
     queue.expire_leases("invoices").await.unwrap();
 
-    let mut transaction = C::begin(&database.url()).await;
+    let mut transaction = C::open(&database.url()).await;
     let lost = queue.ok_in(delivery, &mut transaction).await.unwrap_err();
     assert_says(&lost, ErrorKind::LeaseLost, &["\"invoices\""]);
     C::rollback(transaction).await;
@@ -188,7 +188,7 @@ async fn an_expired_lease_is_lost<C: Backend>() {
 
 async fn foreign_deliveries_are_invalid<C: Backend>() {
     let (database, queue) = with_ledger::<C>().await;
-    let mut transaction = C::begin(&database.url()).await;
+    let mut transaction = C::open(&database.url()).await;
 
     let other = PgQueue::<C>::connect(&database.url()).await.unwrap();
     let mut stream = consume(&other, invoices()).await;
@@ -218,7 +218,7 @@ async fn a_dropped_answer_holds_if_the_transaction_commits<C: Backend>() {
     let mut stream = consume(&queue, invoices()).await;
     publish_number(&queue, 7).await;
     let delivery = next(&mut stream).await;
-    let mut transaction = C::begin(&url_through(&database, &proxy)).await;
+    let mut transaction = C::open(&url_through(&database, &proxy)).await;
     proxy.set_delay(Duration::from_millis(300));
     tokio::select! {
         biased;
@@ -243,7 +243,7 @@ async fn a_lane_goes_on_only_after_the_commit<C: Backend>() {
         queue.publish("orders", vec![message(1), message(2)]).await.unwrap();
         let first = next(&mut stream).await;
         assert_eq!(number(&first), 1);
-        let mut transaction = C::begin(&database.url()).await;
+        let mut transaction = C::open(&database.url()).await;
         queue.ok_in(first, &mut transaction).await.unwrap();
         quiet(&mut stream).await;
         C::commit(transaction).await;
@@ -251,7 +251,7 @@ async fn a_lane_goes_on_only_after_the_commit<C: Backend>() {
         assert_eq!((number(&second), second.message().attempt()), (2, 1));
 
         // And after a rollback the first comes first.
-        let mut transaction = C::begin(&database.url()).await;
+        let mut transaction = C::open(&database.url()).await;
         queue.publish("orders", vec![message(3)]).await.unwrap();
         queue.ok_in(second, &mut transaction).await.unwrap();
         C::rollback(transaction).await;
@@ -272,10 +272,10 @@ async fn what_was_committed_survives_the_death_of_its_consumer<C: Backend>() {
     publish_numbers(&queue, [1, 2, 3]).await;
     let [first, second, third] = <[_; 3]>::try_from(take(&mut stream, 3).await).unwrap();
     // Two are answered, one of them when nobody can see any more what became of it.
-    let mut transaction = C::begin(&database.url()).await;
+    let mut transaction = C::open(&database.url()).await;
     queue.ok_in(first, &mut transaction).await.unwrap();
     C::commit(transaction).await;
-    let mut transaction = C::begin(&database.url()).await;
+    let mut transaction = C::open(&database.url()).await;
     queue.ok_in(second, &mut transaction).await.unwrap();
     driver.crash();
     C::commit(transaction).await;
@@ -297,7 +297,7 @@ async fn nobody_else_gets_what_an_open_transaction_holds<C: Backend>() {
     let mut stream = consume(&queue, subscription.clone()).await;
     publish_number(&queue, 1).await;
     let delivery = next(&mut stream).await;
-    let mut transaction = C::begin(&database.url()).await;
+    let mut transaction = C::open(&database.url()).await;
     queue.ok_in(delivery, &mut transaction).await.unwrap();
 
     let other = PgQueue::<C>::connect(&database.url()).await.unwrap();
@@ -320,14 +320,14 @@ async fn a_batch_is_answered_as_one<C: Backend>() {
     let mut stream = consume(&queue, invoices().with_batch(5)).await;
     let batch = next(&mut stream).await;
     assert_eq!(batch.decode::<Vec<u64>>().unwrap(), [0, 1, 2, 3, 4]);
-    let mut transaction = C::begin(&database.url()).await;
+    let mut transaction = C::open(&database.url()).await;
     queue.ok_in(batch, &mut transaction).await.unwrap();
     C::rollback(transaction).await;
 
     let again = next(&mut stream).await;
     assert_eq!(again.decode::<Vec<u64>>().unwrap(), [0, 1, 2, 3, 4]);
     assert!(again.messages().iter().all(|message| message.attempt() == 2));
-    let mut transaction = C::begin(&database.url()).await;
+    let mut transaction = C::open(&database.url()).await;
     queue.ok_in(again, &mut transaction).await.unwrap();
     C::commit(transaction).await;
     until_done(&database).await;

@@ -119,7 +119,7 @@ async fn who_starts_where_something_came_late_and_is_gone_is_told<C: Backend>() 
     let (database, queue) = queue::<C>().await;
     queue.create_topic(orders(Retention::everything().with_max_messages(1))).await.unwrap();
     // Its id is drawn before those of the others, and it commits after they were handed out.
-    let mut late = C::begin(&database.url()).await;
+    let mut late = C::open(&database.url()).await;
     queue.publish_in(&mut late, "orders", vec![NewMessage::new("9")]).await.unwrap();
     let positions = pass(&queue, 0..3).await;
     C::commit(late).await;
@@ -166,7 +166,7 @@ async fn retention_comes_back_as_it_was_set<C: Client>() {
 async fn a_position_stays_with_a_message_that_died<C: Backend>() {
     let (database, queue) = queue::<C>().await;
     queue.create_topic(orders(Retention::everything())).await.unwrap();
-    let mut late = C::begin(&database.url()).await;
+    let mut late = C::open(&database.url()).await;
     queue.publish_in(&mut late, "orders", vec![NewMessage::new("9")]).await.unwrap();
     let mut stream = consume(&queue, invoices().with_order(Order::Total)).await;
     publish_numbers(&queue, [1]).await;
@@ -196,7 +196,7 @@ async fn a_start_in_the_past_sees_what_is_deleted<C: Backend>() {
 async fn what_came_late_counts_as_retained<C: Backend>() {
     let (database, queue) = queue::<C>().await;
     queue.create_topic(orders(Retention::everything().with_max_messages(3))).await.unwrap();
-    let mut late = C::begin(&database.url()).await;
+    let mut late = C::open(&database.url()).await;
     queue.publish_in(&mut late, "orders", vec![NewMessage::new("9"); 8]).await.unwrap();
     pass(&queue, 0..5).await;
     C::commit(late).await;

@@ -98,7 +98,7 @@ async fn claim_in_progress_keeps_others_from_taking_over<C: Backend>() {
                  '00000000-0000-0000-0000-000000000001', gen_random_uuid(), 1, false, false, 0, false)";
     // Becomes active, then claims and does not commit.
     database.sql(claim).await.unwrap();
-    let mut open = C::begin(&database.url()).await;
+    let mut open = C::open(&database.url()).await;
     C::execute(&mut open, claim).await;
     database.sql(ACTIVE_WAS_SILENT).await.unwrap();
     assert_eq!(database.sql("select pgqueue.bury_owners()").await.unwrap(), "0");
@@ -145,7 +145,7 @@ async fn seeking_sees_what_a_settlement_in_progress_leaves<C: Backend>() {
     let living = "select count(*) from pgqueue.owner where beat_at > clock_timestamp() - interval '1 second'";
     until_sql(&database, living, "0").await;
 
-    let mut settlement = C::begin(&database.url()).await;
+    let mut settlement = C::open(&database.url()).await;
     let reject = "select pgqueue.settle(subscription, '{}', '{}', array[id], array[token], ids, '{2}', '{0}', '{null}', '{no}') \
                   from pgqueue.lease";
     C::execute(&mut settlement, reject).await;
