@@ -33,4 +33,4 @@ pub use options::Options;
 pub use parameter::Parameter;
 pub use queue::PgQueue;
 pub use subscription::PgSubscription;
-pub use tables::{PgTables, TableName};
+pub use tables::{Columns, Command, HeldDelivery, Locking, PendingQuery, PgTables, QueryDriver, TableName, Tracking};

@@ -10,7 +10,7 @@ use pgqueue_core::{
 use tokio::sync::watch;
 
 use crate::{
-    Client, Listener, Options, Parameter, PgSubscription, Transaction,
+    Client, Listener, Options, Parameter, PgSubscription, PgTables, Transaction,
     coalescing::{self, Coalescing},
     consumer::PgAcker,
     error::{About, repeatable, unrepeatable, within},
@@ -87,6 +87,12 @@ impl<C: Client> PgQueue<C> {
         Ok(Self {
             shared: Arc::new(Shared { client, listener, options, coalescing: Coalescing::default(), consumers }),
         })
+    }
+
+    /// Returns what consumes tables of your own, over the same connections.
+    #[must_use]
+    pub fn tables(&self) -> PgTables<C> {
+        PgTables::over(Arc::clone(&self.shared.client), self.shared.listener.clone())
     }
 
     /// Makes the schema of the queue, or brings it up to date; changes nothing if it is, or if a newer binary made it. Safe to

@@ -1,17 +1,24 @@
 //! [`PgTables`]: consumers over tables of the user's own, without a schema of the queue's.
 
 mod ident;
+mod query;
 mod waking;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use pgqueue_core::{Operation, Result};
 
-pub use self::ident::TableName;
+pub use self::{
+    ident::TableName,
+    query::{Columns, Command, HeldDelivery, Locking, PendingQuery, QueryDriver, Tracking},
+};
 use crate::{
     Client, Listener,
     error::{About, repeatable},
 };
+
+/// How long the server may take to answer one statement.
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// Consumers over tables that you have already, as they are: nothing is copied, and nothing is installed but what you ask for.
 ///
@@ -50,6 +57,11 @@ impl<C: Client> PgTables<C> {
 
     pub(crate) fn over(client: Arc<C>, listener: Listener) -> Self {
         Self { shared: Arc::new(Shared { client, listener }) }
+    }
+
+    /// Makes a consumer of the rows that a query selects: the driver for [`subscribe`](pgqueue_core::subscribe), which checks it.
+    pub fn query(&self, query: PendingQuery<C::Row>) -> QueryDriver<C> {
+        QueryDriver::new(Arc::clone(&self.shared), query)
     }
 
     /// Returns who listens for all consumers of this handle, over one connection.

@@ -16,7 +16,7 @@ impl Loan {
     }
 
     pub(crate) fn client(&self) -> Result<&ClientWrapper, ClientError> {
-        let client = self.0.as_ref().map(|object| &**object);
+        let client = self.0.as_deref();
         client.ok_or_else(|| ClientError::Unusable("the connection was given back".into()))
     }
 

@@ -1,0 +1,121 @@
+//! Checking a query against the server, before anything is handed out.
+
+use pgqueue_core::{Error, ErrorKind, Result};
+
+use super::{Command, Mapping, driver::Inner, look};
+use crate::{Client, ClientError, Parameter, Row, error::repeatable, tables::TIME_LIMIT};
+
+/// SQLSTATE of what exists already.
+const EXISTS: &str = "23505";
+
+/// Inserts the subscription, if there is something to insert, and checks all that was said.
+pub(super) async fn check<C: Client>(inner: &Inner<C>) -> Result<()> {
+    inner.query.validate()?;
+    ensure_connections(inner)?;
+    if let Some(insert) = &inner.query.insert {
+        run(inner, insert.sql(), &insert.bound([])).await.or_else(|error| match error {
+            ClientError::Refused { code, .. } if code == EXISTS => Ok(Vec::new()),
+            error => Err(repeatable(error, inner.about())),
+        })?;
+    }
+    let key_oid = check_columns(inner).await?;
+    check_lock(inner).await?;
+    check_commands(inner, key_oid).await
+}
+
+/// A consumer needs a connection for the look that finds the next delivery.
+fn ensure_connections<C: Client>(inner: &Inner<C>) -> Result<()> {
+    let connections = inner.shared.client.max_connections();
+    let most = inner.most();
+    if most > 0 && most < connections {
+        return Ok(());
+    }
+    let name = &inner.query.name;
+    let message = format!(
+        "the client has {connections} connections, of which {name:?} needs one for each of {} deliveries and one to look; allow it more",
+        most.max(1)
+    );
+    Err(Error::new(ErrorKind::Invalid, message))
+}
+
+/// Returns the type of the key.
+async fn check_columns<C: Client>(inner: &Inner<C>) -> Result<u32> {
+    let query = &inner.query;
+    let rows = run(inner, &inner.statements.describe, &inner.bound([])).await;
+    let rows = rows.map_err(|error| refused(inner, "the base query", error))?;
+    let missing = |column: &str| {
+        let message =
+            format!("the base query of {:?} has no column {column:?}, which was said to be there", query.name);
+        Error::new(ErrorKind::Invalid, message)
+    };
+    let row = rows.first().ok_or_else(|| missing(&query.key))?;
+    let find = |column: &str| row.find(column).ok_or_else(|| missing(column));
+    if let Mapping::Columns(columns) = &query.mapping {
+        columns.names().try_for_each(|column| find(column).map(drop))?;
+    }
+    let key_oid = row.type_oid(find(&query.key)?).filter(|oid| Parameter::array_of(*oid, &[]).is_some());
+    key_oid.ok_or_else(|| look::unusable(&query.name, &query.key))
+}
+
+/// Whether rows can be locked, and deliveries counted.
+async fn check_lock<C: Client>(inner: &Inner<C>) -> Result<()> {
+    let bound = inner.bound([Parameter::new(1_i64)]);
+    let statements = [Some(&inner.statements.lock), inner.statements.count.as_ref()];
+    for (statement, what) in statements.into_iter().flatten().zip(["the base query", "the tracking"]) {
+        plan(inner, statement, &bound).await.map_err(|error| refused(inner, what, error))?;
+    }
+    plan(inner, &inner.statements.outlook, &inner.bound([]))
+        .await
+        .map_err(|error| refused(inner, "when the next row is due", error))
+}
+
+/// Whether the statements of the answers can be planned, those of which the server can tell.
+async fn check_commands<C: Client>(inner: &Inner<C>, key_oid: u32) -> Result<()> {
+    const PLANNED: [&str; 6] = ["select", "insert", "update", "delete", "merge", "with"];
+    let query = &inner.query;
+    let no_text = || Parameter::nullable::<&str>(None);
+    let commands = [
+        (Some(&query.ok), "OK", vec![]),
+        (query.requeue.as_ref(), "Requeue", vec![Parameter::nullable::<i64>(None), no_text()]),
+        (query.reject.as_ref(), "Reject", vec![no_text()]),
+    ];
+    for (command, purpose, given) in commands {
+        let Some(command) = command else { continue };
+        let is_planned = |command: &Command| {
+            let word = command.sql().split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+            PLANNED.contains(&&*word)
+        };
+        let keys = Parameter::array_of(key_oid, &[]).ok_or_else(|| look::unusable(&query.name, &query.key))?;
+        if is_planned(command) {
+            let statement = command.labelled(purpose, &keys);
+            let bound = command.bound(std::iter::once(keys).chain(given));
+            let what = format!("the statement of {purpose}");
+            plan(inner, &statement, &bound).await.map_err(|error| refused(inner, &what, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets the server plan a statement, which checks names, types and privileges, and runs nothing.
+async fn plan<C: Client>(inner: &Inner<C>, statement: &str, bound: &[Parameter]) -> Result<(), ClientError> {
+    run(inner, &format!("explain {statement}"), bound).await.map(drop)
+}
+
+async fn run<C: Client>(inner: &Inner<C>, statement: &str, bound: &[Parameter]) -> Result<Vec<C::Row>, ClientError> {
+    let answer = tokio::time::timeout(TIME_LIMIT, inner.shared.client.query(statement, bound)).await;
+    answer.unwrap_or_else(|elapsed| Err(ClientError::Lost(elapsed.into())))
+}
+
+/// What the server does not accept is the caller's to mend.
+fn refused<C: Client>(inner: &Inner<C>, what: &str, error: ClientError) -> Error {
+    match error {
+        // Syntax and access rules (but privileges), what is not supported, and values that do not fit.
+        ClientError::Refused { code, message, source }
+            if code != "42501" && ["42", "0A", "22"].iter().any(|class| code.starts_with(class)) =>
+        {
+            let message = format!("{what} of {:?} cannot be used: {message}", inner.query.name);
+            Error::new(ErrorKind::Invalid, message).with_source(source)
+        }
+        error => repeatable(error, inner.about()),
+    }
+}

@@ -1,0 +1,211 @@
+//! [`QueryDriver`]: one consumer of a user's table.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pgqueue_core::{Delivery, Result, SubscriptionDriver, Wakeups, key_hash};
+use tokio::{sync::watch, time::Instant};
+
+use super::{Locking, PendingQuery, check, look, statements::Statements};
+use crate::{
+    Client, Parameter,
+    error::{About, repeatable, within},
+    tables::{
+        Shared, TIME_LIMIT,
+        waking::{Waiting, Waking},
+    },
+    value::RowExt,
+};
+
+/// How soon to look again while others hold rows, who may give them back without saying so.
+const HELD: Duration = Duration::from_secs(1);
+
+/// For how long a connection that was closed may take to roll back, and how soon to look whether it has.
+const ROLLS_BACK: Duration = Duration::from_secs(2);
+const LOOKS_SOON: Duration = Duration::from_millis(10);
+
+/// One consumer of the rows that a [`PendingQuery`] selects: the driver for [`subscribe`](pgqueue_core::subscribe).
+///
+/// It runs no task of its own: it looks when it is asked, and each delivery is a transaction on a connection of its own.
+/// So a pool of n connections serves n − 1 deliveries at a time, as one is for the look that finds the next; a pool of 1 is refused.
+/// With [`Tracking`](super::Tracking) a look takes two.
+///
+/// Subscribing checks all that was said: the base query against the server, that its rows can be locked, that it has the columns
+/// that become messages, and that the statements can be planned.
+///
+/// [`Locking::Ordered`] consumers that wait for another hold a connection each.
+pub struct QueryDriver<C: Client> {
+    inner: Arc<Inner<C>>,
+}
+
+pub(crate) struct Inner<C: Client> {
+    pub(crate) shared: Arc<Shared<C>>,
+    pub(crate) query: PendingQuery<C::Row>,
+    pub(crate) statements: Statements,
+    state: Mutex<State>,
+    /// Changes when a delivery ends.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// How many deliveries are out, and looks for them on their way.
+    out: usize,
+    /// Whether the next look waits for who holds the first row: it is the first one, or somebody did.
+    waits: bool,
+    /// When a delivery was last rolled back by closing its connection.
+    rolled_back_at: Option<Instant>,
+}
+
+/// The place of one delivery among those that may be out.
+pub(crate) struct Slot<C: Client> {
+    inner: Arc<Inner<C>>,
+    /// Whether there is a delivery, whose end is reason to look.
+    is_out: bool,
+}
+
+impl<C: Client> Slot<C> {
+    pub(super) fn hand_out(&mut self) {
+        self.is_out = true;
+    }
+
+    /// Notes that the server is about to roll the delivery back.
+    pub(super) fn note_rollback(&self) {
+        self.inner.lock().rolled_back_at = Some(Instant::now());
+    }
+}
+
+impl<C: Client> Drop for Slot<C> {
+    fn drop(&mut self) {
+        self.inner.lock().out -= 1;
+        if self.is_out {
+            self.inner.ring();
+        }
+    }
+}
+
+impl<C: Client> QueryDriver<C> {
+    pub(crate) fn new(shared: Arc<Shared<C>>, query: PendingQuery<C::Row>) -> Self {
+        let statements = Statements::of(&query, query.base.bound([]).len());
+        let (state, changed) = (Mutex::default(), watch::Sender::new(()));
+        Self { inner: Arc::new(Inner { shared, query, statements, state, changed }) }
+    }
+}
+
+impl<C: Client> Inner<C> {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn about(&self) -> About<'_> {
+        About::Table(&self.query.name)
+    }
+
+    /// Asks the server, within the time limit, outside of any delivery.
+    pub(crate) async fn ask(&self, statement: &str, parameters: &[Parameter]) -> Result<Vec<C::Row>> {
+        let answer = self.shared.client.query(statement, parameters);
+        within(TIME_LIMIT, async { answer.await.map_err(|error| repeatable(error, self.about())) }).await
+    }
+
+    /// What is bound to a statement around the base query: its arguments, and what comes after.
+    pub(crate) fn bound(&self, after: impl IntoIterator<Item = Parameter>) -> Vec<Parameter> {
+        self.query.base.bound([]).into_iter().chain(after).collect()
+    }
+
+    /// The advisory lock of those who count: the same for all consumers of the same rows.
+    pub(crate) fn guard(&self) -> Parameter {
+        let base = &self.query.base;
+        let arguments = base.bound([]).iter().fold(String::new(), |text, argument| {
+            let value = argument.value().unwrap_or_default();
+            format!("{text}\0{}", value.escape_ascii())
+        });
+        let half = |part: &str| u64::from(key_hash(&format!("pgqueue.tracking {part}\0{arguments}")));
+        Parameter::new((half(base.sql()) << 32 | half(&self.query.name)).cast_signed())
+    }
+
+    /// How many deliveries may be out at a time.
+    pub(crate) fn most(&self) -> usize {
+        let most = self.query.max_deliveries.unwrap_or_else(|| self.shared.client.max_connections().saturating_sub(1));
+        if self.query.locking == Locking::Ordered { most.min(1) } else { most }
+    }
+
+    /// Takes a place for a delivery, if there is one.
+    fn take_slot(self: &Arc<Self>) -> Option<Slot<C>> {
+        let most = self.most();
+        let mut state = self.lock();
+        if state.out >= most {
+            return None;
+        }
+        state.out += 1;
+        Some(Slot { inner: Arc::clone(self), is_out: false })
+    }
+
+    pub(crate) fn waits(&self) -> bool {
+        self.query.locking == Locking::Ordered && self.lock().waits
+    }
+
+    /// Notes whether somebody else holds what is first. Who does may end it without saying so, so that the next look waits.
+    pub(crate) fn note_busy(&self, is_busy: bool) {
+        self.lock().waits = is_busy;
+        if is_busy {
+            self.ring();
+        }
+    }
+
+    /// Lets the consumer look again.
+    pub(crate) fn ring(&self) {
+        self.changed.send_replace(());
+    }
+}
+
+#[async_trait]
+impl<C: Client> SubscriptionDriver for QueryDriver<C> {
+    async fn insert_subscription(&self) -> Result<()> {
+        check::check(&self.inner).await
+    }
+
+    async fn listen(&self) -> Result<Wakeups> {
+        self.inner.lock().waits = true;
+        let Inner { shared, query, changed, .. } = &*self.inner;
+        let (listener, channel) = (&shared.listener, query.channel.as_deref());
+        Waking::listen(Arc::clone(&self.inner), listener, channel, changed.subscribe(), query.poll_interval).await
+    }
+
+    async fn fetch_pending(&self) -> Result<Option<Delivery>> {
+        match self.inner.take_slot() {
+            Some(slot) => look::look(&self.inner, slot).await,
+            None => Ok(None), // the end of a delivery wakes
+        }
+    }
+}
+
+#[async_trait]
+impl<C: Client> Waiting for Inner<C> {
+    async fn due_in(&self) -> Result<Option<Duration>> {
+        if self.lock().out >= self.most() {
+            return Ok(None);
+        }
+        let closed = self.lock().rolled_back_at.map(|at| at.elapsed()).filter(|elapsed| *elapsed < ROLLS_BACK);
+        if let Some(elapsed) = closed {
+            return Ok(Some((elapsed / 2).max(LOOKS_SOON)));
+        }
+        let rows = self.ask(&self.statements.outlook, &self.bound([])).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let due_in: Option<i64> = row.read(1)?;
+        let due_in = due_in.map(|millis| Duration::from_millis(millis.max(0).unsigned_abs()));
+        let are_held = row.get::<bool>(0)?.then_some(HELD);
+        Ok(are_held.into_iter().chain(due_in).min())
+    }
+
+    async fn look_after(&self) {}
+}
+
+impl<C: Client> fmt::Debug for QueryDriver<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueryDriver").field("query", &self.inner.query).finish_non_exhaustive()
+    }
+}

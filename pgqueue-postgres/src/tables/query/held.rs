@@ -1,0 +1,200 @@
+//! [`HeldDelivery`]: a delivery that is a transaction.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use pgqueue_core::{Ack, Acker, Delivery, Error, ErrorKind, Message, Operation, Requeue, Result};
+
+use super::{
+    Command, PendingQuery,
+    driver::{Inner, Slot},
+};
+use crate::{
+    Client, OwnedTransaction, Parameter,
+    error::{repeatable, unrepeatable, within},
+    tables::TIME_LIMIT,
+    value::millis,
+};
+
+/// A delivery of rows that its transaction holds, for handlers who work in that transaction: what they write commits with their
+/// OK, or not at all.
+///
+/// [`Job::take_delivery`](pgqueue_core::Job::take_delivery) gives a worker's handler the delivery, and
+/// [`from_delivery`](Self::from_delivery) makes this of it. Dropping it rolls back, and the rows are pending again.
+#[must_use = "a dropped delivery is rolled back: settle it with `ok`, `requeue` or `settle`"]
+pub struct HeldDelivery<C: Client> {
+    inner: Arc<Inner<C>>,
+    /// `None` once it is about to be answered.
+    transaction: Option<C::Transaction>,
+    messages: Vec<Message>,
+    keys: Parameter,
+    /// Frees the place of this delivery once its transaction has ended. Declared last: that is dropped before.
+    slot: Slot<C>,
+}
+
+impl<C: Client> HeldDelivery<C> {
+    pub(super) fn new(
+        inner: Arc<Inner<C>>,
+        transaction: C::Transaction,
+        messages: Vec<Message>,
+        keys: Parameter,
+        slot: Slot<C>,
+    ) -> Self {
+        Self { inner, transaction: Some(transaction), messages, keys, slot }
+    }
+
+    /// Takes over a delivery that a [`QueryDriver`](crate::QueryDriver) of this client handed out.
+    ///
+    /// # Errors
+    /// The delivery itself, if another driver did.
+    pub fn from_delivery(delivery: Delivery) -> Result<Self, Delivery> {
+        delivery.try_into_acker::<Self>().map(|held| *held)
+    }
+
+    /// Returns the message, of a batch the first.
+    #[must_use]
+    pub fn message(&self) -> &Message {
+        &self.messages[0]
+    }
+
+    /// Returns all messages, in order.
+    #[must_use]
+    pub fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    /// Returns the transaction, of which what you write is part.
+    ///
+    /// # Errors
+    /// [`Fatal`](ErrorKind::Fatal) if it was answered, which cannot be, as answering takes the delivery.
+    pub fn transaction(&mut self) -> Result<&mut C::Transaction> {
+        self.transaction.as_mut().ok_or_else(answered)
+    }
+
+    /// Answers OK: runs the statement of an OK, and commits.
+    ///
+    /// # Errors
+    /// As [`settle`](Self::settle).
+    ///
+    /// # Cancel safety
+    /// As [`settle`](Self::settle).
+    pub async fn ok(self) -> Result<()> {
+        self.settle(Ack::Ok).await
+    }
+
+    /// Answers Requeue: runs the statement of a Requeue, if there is one, and commits what the handler wrote.
+    ///
+    /// # Errors
+    /// As [`settle`](Self::settle).
+    ///
+    /// # Cancel safety
+    /// As [`settle`](Self::settle).
+    pub async fn requeue(self) -> Result<()> {
+        self.settle(Ack::requeue()).await
+    }
+
+    /// Answers, and commits.
+    ///
+    /// # Errors
+    /// [`LeaseLost`](ErrorKind::LeaseLost) if the statement touched no row: somebody else took them.
+    /// [`Invalid`](ErrorKind::Invalid) for a Reject where no statement says what that is.
+    /// [`Unknown`](ErrorKind::Unknown) if the connection was lost while it committed. Else what the server says. All but
+    /// `Unknown` roll back.
+    ///
+    /// # Cancel safety
+    /// Dropping the future means either outcome: the answer took effect, or all was rolled back.
+    pub async fn settle(self, ack: Ack) -> Result<()> {
+        self.answer(ack).await.map_err(|error| error.during(Operation::Settle))
+    }
+
+    async fn answer(mut self, ack: Ack) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        let about = inner.about();
+        let command = self.command(&inner.query, ack)?;
+        let keys = self.keys.clone();
+        let transaction = self.transaction()?;
+        if let Some(date) = &inner.statements.date_ack {
+            let dated = transaction.execute(date, std::slice::from_ref(&keys));
+            within(TIME_LIMIT, async { dated.await.map_err(|error| repeatable(error, about)) }).await?;
+        }
+        if let Some((statement, bound)) = command {
+            let touched = transaction.execute(&statement, &bound);
+            let touched = within(TIME_LIMIT, async { touched.await.map_err(|error| repeatable(error, about)) }).await?;
+            if touched == 0 {
+                return Err(lost(&inner.query.name));
+            }
+        }
+        let Some(transaction) = self.transaction.take() else { return Err(answered()) };
+        let committed = tokio::time::timeout(TIME_LIMIT, transaction.commit()).await;
+        committed.map_or_else(
+            |_| {
+                let message =
+                    format!("the commit was not answered within {TIME_LIMIT:?}; whether it took effect is not known");
+                Err(Error::new(ErrorKind::Unknown, message))
+            },
+            |committed| committed.map_err(|error| unrepeatable(error, about)),
+        )
+    }
+
+    /// What is run for an answer, with what is bound to it.
+    fn command(&self, query: &PendingQuery<C::Row>, ack: Ack) -> Result<Option<(String, Vec<Parameter>)>> {
+        let bound = |command: &Command, purpose: &str, given: &[Parameter]| {
+            let given = std::iter::once(&self.keys).chain(given).cloned();
+            (command.labelled(purpose, &self.keys), command.bound(given))
+        };
+        match ack {
+            Ack::Ok => Ok(Some(bound(&query.ok, "OK", &[]))),
+            Ack::Requeue(Requeue { delay, reason, .. }) => {
+                let attempt = self.message().attempt();
+                let is_last = query.backoff.is_some_and(|backoff| attempt >= backoff.max_attempts());
+                if let (true, Some(reject)) = (is_last, &query.reject) {
+                    return Ok(Some(bound(reject, "Reject", &[Parameter::nullable(reason)])));
+                }
+                let delay = delay.or_else(|| query.backoff.map(|backoff| backoff.delay(attempt)));
+                let given = [Parameter::nullable(delay.map(millis)), Parameter::nullable(reason)];
+                Ok(query.requeue.as_ref().map(|requeue| bound(requeue, "Requeue", &given)))
+            }
+            Ack::Reject { reason } => {
+                let reject = query.reject.as_ref().ok_or_else(|| {
+                    let name = &query.name;
+                    let message =
+                        format!("{name:?} does not say what a Reject does: give it a statement, with `with_reject`");
+                    Error::new(ErrorKind::Invalid, message)
+                })?;
+                Ok(Some(bound(reject, "Reject", &[Parameter::new(reason)])))
+            }
+            _ => Err(Error::new(ErrorKind::Invalid, "the driver of a query does not know such an answer")),
+        }
+    }
+}
+
+fn lost(name: &str) -> Error {
+    let message = format!("the answer touched no row of {name:?}: somebody else took what was delivered");
+    Error::new(ErrorKind::LeaseLost, message)
+}
+
+fn answered() -> Error {
+    Error::new(ErrorKind::Fatal, "the delivery was answered")
+}
+
+#[async_trait]
+impl<C: Client> Acker for HeldDelivery<C> {
+    async fn settle(self: Box<Self>, ack: Ack) -> Result<()> {
+        self.answer(ack).await
+    }
+}
+
+impl<C: Client> Drop for HeldDelivery<C> {
+    fn drop(&mut self) {
+        if let Some(transaction) = self.transaction.take() {
+            drop(transaction);
+            self.slot.note_rollback();
+        }
+    }
+}
+
+impl<C: Client> fmt::Debug for HeldDelivery<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeldDelivery").field("messages", &self.messages).finish_non_exhaustive()
+    }
+}

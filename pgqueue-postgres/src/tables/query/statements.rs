@@ -1,0 +1,69 @@
+//! [`Statements`]: the SQL around a base query.
+
+use super::{Locking, PendingQuery};
+use crate::tables::ident::quoted;
+
+/// How a statement meets rows that others hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// Waits for them.
+    Wait,
+    /// Fails.
+    Fail,
+    /// Takes those behind.
+    Skip,
+}
+
+/// All statements of one query, written once.
+///
+/// The base query becomes a subquery with its own locking clause. A `LIMIT` above it takes locked rows one by one, so that no
+/// plan can lock more than it returns; and a condition on the key goes below the locking, for the same reason.
+#[derive(Debug)]
+pub(crate) struct Statements {
+    /// Lock the next rows, at most as many as the last parameter says.
+    pub(crate) lock: String,
+    pub(crate) lock_waiting: String,
+    /// Lock those of the rows whose keys are bound last but one.
+    pub(crate) relock: String,
+    /// Counts the deliveries of the next rows.
+    pub(crate) count: Option<String>,
+    pub(crate) date_ack: Option<String>,
+    /// Whether something is pending, and in how many milliseconds the next will be.
+    pub(crate) outlook: String,
+    /// One row with the columns of the base query.
+    pub(crate) describe: String,
+}
+
+impl Statements {
+    pub(crate) fn of<R>(query: &PendingQuery<R>, arguments: usize) -> Self {
+        let (base, key) = (query.base.sql(), quoted(&query.key));
+        let (next, after) = (arguments + 1, arguments + 2);
+        let others = match query.locking {
+            Locking::Ordered => Others::Fail,
+            Locking::Unordered => Others::Skip,
+        };
+        let locked = |others| format!("select * from (\n{base}\nfor update{}) pending", clause(others));
+        let lock = |others| format!("{} limit ${next}", locked(others));
+        let due = query.next_due.as_deref().map_or_else(
+            || "null".to_owned(),
+            |due| format!("ceil(extract(epoch from (\n{due}\n) - clock_timestamp()) * 1000)"),
+        );
+        Self {
+            lock: lock(others),
+            lock_waiting: lock(Others::Wait),
+            relock: format!("{} where pending.{key} = any(${next}) limit ${after}", locked(others)),
+            count: query.tracking.as_ref().map(|tracking| tracking.count(&lock(others), &query.key)),
+            date_ack: query.tracking.as_ref().and_then(|tracking| tracking.date_ack(&query.key)),
+            outlook: format!("select exists(select from (\n{base}\n) pending), ({due})::bigint"),
+            describe: format!("select pending.* from (values (1)) one left join (\n{base}\n) pending on false"),
+        }
+    }
+}
+
+fn clause(others: Others) -> &'static str {
+    match others {
+        Others::Wait => "",
+        Others::Fail => " nowait",
+        Others::Skip => " skip locked",
+    }
+}
