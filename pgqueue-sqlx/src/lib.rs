@@ -66,7 +66,8 @@ pub use row::SqlxRow;
 
 #[doc(inline)]
 pub use pgqueue_postgres::{
-    Client, ClientError, Listener, Notice, Notices, Options, OwnedTransaction, TableName, Transaction,
+    Client, ClientError, Columns, Command, Listener, Locking, Notice, Notices, Options, OwnedTransaction, TableName,
+    Tracking, Transaction,
 };
 
 /// The queue through sqlx.
@@ -75,5 +76,14 @@ pub type PgQueue = pgqueue_postgres::PgQueue<Sqlx>;
 /// One consumer of a subscription of a [`PgQueue`].
 pub type PgSubscription = pgqueue_postgres::PgSubscription<Sqlx>;
 
-/// Consumers over tables of your own, through sqlx.
+/// Consumers over tables of your own.
 pub type PgTables = pgqueue_postgres::PgTables<Sqlx>;
+
+/// What selects pending rows of a table of yours, for a [`PgTables`].
+pub type PendingQuery = pgqueue_postgres::PendingQuery<SqlxRow>;
+
+/// One consumer of the rows that a [`PendingQuery`] selects.
+pub type QueryDriver = pgqueue_postgres::QueryDriver<Sqlx>;
+
+/// A delivery of such rows that is a transaction.
+pub type HeldDelivery = pgqueue_postgres::HeldDelivery<Sqlx>;

@@ -75,7 +75,8 @@ pub use tls::Tls;
 
 #[doc(inline)]
 pub use pgqueue_postgres::{
-    Client, ClientError, Listener, Notice, Notices, Options, OwnedTransaction, TableName, Transaction,
+    Client, ClientError, Columns, Command, Listener, Locking, Notice, Notices, Options, OwnedTransaction, TableName,
+    Tracking, Transaction,
 };
 
 /// The queue through tokio-postgres.
@@ -84,5 +85,14 @@ pub type PgQueue = pgqueue_postgres::PgQueue<TokioPostgres>;
 /// One consumer of a subscription of a [`PgQueue`].
 pub type PgSubscription = pgqueue_postgres::PgSubscription<TokioPostgres>;
 
-/// Consumers over tables of your own, through tokio-postgres.
+/// Consumers over tables of your own.
 pub type PgTables = pgqueue_postgres::PgTables<TokioPostgres>;
+
+/// What selects pending rows of a table of yours, for a [`PgTables`].
+pub type PendingQuery = pgqueue_postgres::PendingQuery<TokioPostgresRow>;
+
+/// One consumer of the rows that a [`PendingQuery`] selects.
+pub type QueryDriver = pgqueue_postgres::QueryDriver<TokioPostgres>;
+
+/// A delivery of such rows that is a transaction.
+pub type HeldDelivery = pgqueue_postgres::HeldDelivery<TokioPostgres>;

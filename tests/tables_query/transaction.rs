@@ -24,7 +24,7 @@ on_both_clients!(
     reject_without_a_statement_is_refused,
     last_attempt_is_rejected,
     requeue_says_when_and_why,
-    delivery_of_another_driver_is_given_back,
+    delivery_of_another_driver_is_refused_and_requeued,
     connections_come_back_clean,
     lost_connection_is_an_error_of_the_answer,
 );
@@ -80,7 +80,7 @@ async fn workers_handlers_can_write_too<C: Client>() {
     let stream = consume(driver(&tables, "a", Locking::Unordered)).await;
     let handler = async |job: Job<u64>| {
         let (number, delivery) = job.take_delivery()?;
-        let mut held = HeldDelivery::<C>::from_delivery(delivery).map_err(|_| "of another driver")?;
+        let mut held = HeldDelivery::<C>::from_delivery(delivery)?;
         write(&mut held).await;
         match number {
             3 => drop(held), // a handler that gives up, once in a while
@@ -206,14 +206,15 @@ async fn requeue_says_when_and_why<C: Client>() {
     assert_eq!(database.sql(said).await.unwrap(), "7, 2000 no milk");
 }
 
-async fn delivery_of_another_driver_is_given_back<C: Client>() {
+async fn delivery_of_another_driver_is_refused_and_requeued<C: Client>() {
     let queue = pgqueue_memory::MemoryQueue::new();
     queue.create_topic(Topic::new("orders")).await.unwrap();
     let driver = queue.subscription(pgqueue_core::Subscription::new("invoices", "orders"));
     let mut stream = patiently("a stream", subscribe(driver)).await.unwrap();
     pgqueue_core::PublisherExt::publish_json(&queue, "orders", &1).await.unwrap();
-    let delivery = HeldDelivery::<C>::from_delivery(next(&mut stream).await).unwrap_err();
-    delivery.ok().await.unwrap();
+    let error = HeldDelivery::<C>::from_delivery(next(&mut stream).await).unwrap_err();
+    assert_says(&error, ErrorKind::Invalid, &["query's driver"]);
+    next(&mut stream).await.ok().await.unwrap();
 }
 
 async fn connections_come_back_clean<C: Client>() {

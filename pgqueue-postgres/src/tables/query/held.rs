@@ -46,9 +46,15 @@ impl<C: Client> HeldDelivery<C> {
     /// Takes over a delivery that a [`QueryDriver`](crate::QueryDriver) of this client handed out.
     ///
     /// # Errors
-    /// The delivery itself, if another driver did.
-    pub fn from_delivery(delivery: Delivery) -> Result<Self, Delivery> {
-        delivery.try_into_acker::<Self>().map(|held| *held)
+    /// [`Invalid`](ErrorKind::Invalid) if another driver did. The delivery is dropped then, and so requeued.
+    pub fn from_delivery(delivery: Delivery) -> Result<Self> {
+        let foreign =
+            |_| Error::new(ErrorKind::Invalid, "the delivery is not one of a query's driver over this client");
+        delivery
+            .try_into_acker::<Self>()
+            .map(|held| *held)
+            .map_err(foreign)
+            .map_err(|error| error.during(Operation::Handle))
     }
 
     /// Returns the message, of a batch the first.
