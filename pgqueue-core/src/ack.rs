@@ -53,6 +53,19 @@ pub struct Requeue {
     pub delay: Option<Duration>,
     /// Why, kept with the dead letter if this was the last attempt. Default: `None`.
     pub reason: Option<String>,
+    /// What made it come to this, for stores that tell such messages apart. Default: [`RequeueCause::Answer`].
+    pub cause: RequeueCause,
+}
+
+/// What made a delivery be requeued. No driver treats the message otherwise for it; a store may file it under another name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive] // more may be worth telling apart
+pub enum RequeueCause {
+    /// Whoever handled it answered so, or failed.
+    #[default]
+    Answer,
+    /// Its handler met the [time limit](crate::Worker::with_timeout).
+    Timeout,
 }
 
 impl Requeue {
@@ -67,6 +80,13 @@ impl Requeue {
     #[must_use]
     pub fn with_reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
+        self
+    }
+
+    /// Sets what made it come to this.
+    #[must_use]
+    pub fn with_cause(mut self, cause: RequeueCause) -> Self {
+        self.cause = cause;
         self
     }
 }

@@ -100,7 +100,11 @@ impl Backoff {
         self.delays.delay(attempt.saturating_sub(1))
     }
 
-    pub(crate) fn validate(&self) -> Result<()> {
+    /// Checks that it can be followed. For authors of drivers, whose options hold one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if it allows no attempt, if its multiplier is below 1, or if its jitter is not between 0 and 1.
+    pub fn validate(&self) -> Result<()> {
         if self.max_attempts == 0 {
             return Err(Error::new(ErrorKind::Invalid, "backoff allows 0 attempts; it must allow 1 or more"));
         }

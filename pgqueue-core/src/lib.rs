@@ -93,7 +93,7 @@ mod topic;
 mod traceparent;
 mod worker;
 
-pub use ack::{Ack, Requeue};
+pub use ack::{Ack, Requeue, RequeueCause};
 pub use acker::Acker;
 pub use backoff::Backoff;
 pub use bucket::{bucket, key_hash};

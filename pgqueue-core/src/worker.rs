@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     Ack, BoxError, ConsumeStream, Delivery, Error, ErrorKind, Failure, Job, Message, Operation, Outcome, Requeue,
-    Result,
+    RequeueCause, Result,
     call::{catch_panic, catch_panic_now},
     error::chain,
     job::Held,
@@ -294,7 +294,13 @@ async fn settle(delivery: Delivery, handled: &Result<Outcome>) -> Result<()> {
     match handled {
         Ok(outcome) => delivery.settle(outcome.ack().clone()).await,
         Err(error) if error.kind() == ErrorKind::LeaseLost => Ok(()), // nothing is left to settle
-        Err(error) => delivery.settle(Ack::Requeue(Requeue::default().with_reason(chain(error)))).await,
+        Err(error) => {
+            let cause = match error.kind() {
+                ErrorKind::Timeout => RequeueCause::Timeout,
+                _ => RequeueCause::Answer,
+            };
+            delivery.settle(Ack::Requeue(Requeue::default().with_reason(chain(error)).with_cause(cause))).await
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use pgqueue_core::{Ack, BoxError, Delivery, ErrorKind, Job, Worker};
+use pgqueue_core::{Ack, BoxError, Delivery, ErrorKind, Job, Requeue, RequeueCause, Worker};
 use tokio::{sync::mpsc, time::sleep};
 
 use crate::{
@@ -64,7 +64,8 @@ async fn a_handler_that_takes_too_long_is_dropped_and_its_message_requeued() {
     let worker = Worker::new(stream.until(sleep(seconds(8))), handler).with_timeout(seconds(7));
     worker.on_error(store.report()).run().await.unwrap();
     assert_eq!(store.seconds(&HandlerDropped(1)), [7]);
-    let requeued = [HandlerDropped(1), Report(1, ErrorKind::Timeout), Settle(1, Ack::requeue())];
+    let late = Ack::Requeue(Requeue::default().with_cause(RequeueCause::Timeout));
+    let requeued = [HandlerDropped(1), Report(1, ErrorKind::Timeout), Settle(1, late)];
     assert_eq!(store.events(), [&[Fetch, Fetch], &requeued[..], &[Unlisten]].concat());
     assert_eq!(store.reasons(), ["handling a delivery: the handler of message 1 took more than 7s"]);
 }
