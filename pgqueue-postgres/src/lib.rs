@@ -33,4 +33,7 @@ pub use options::Options;
 pub use parameter::Parameter;
 pub use queue::PgQueue;
 pub use subscription::PgSubscription;
-pub use tables::{Columns, Command, HeldDelivery, Locking, PendingQuery, PgTables, QueryDriver, TableName, Tracking};
+pub use tables::{
+    Columns, Command, HeldDelivery, JobDriver, JobTable, Locking, PendingQuery, PgTables, QueryDriver, TableName,
+    Tracking,
+};

@@ -1,6 +1,7 @@
 //! [`PgTables`]: consumers over tables of the user's own, without a schema of the queue's.
 
 mod ident;
+mod jobs;
 mod query;
 mod waking;
 
@@ -10,6 +11,7 @@ use pgqueue_core::{Operation, Result};
 
 pub use self::{
     ident::TableName,
+    jobs::{JobDriver, JobTable},
     query::{Columns, Command, HeldDelivery, Locking, PendingQuery, QueryDriver, Tracking},
 };
 use crate::{

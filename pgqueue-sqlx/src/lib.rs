@@ -66,8 +66,8 @@ pub use row::SqlxRow;
 
 #[doc(inline)]
 pub use pgqueue_postgres::{
-    Client, ClientError, Columns, Command, Listener, Locking, Notice, Notices, Options, OwnedTransaction, TableName,
-    Tracking, Transaction,
+    Client, ClientError, Columns, Command, JobTable, Listener, Locking, Notice, Notices, Options, OwnedTransaction,
+    TableName, Tracking, Transaction,
 };
 
 /// The queue through sqlx.
@@ -87,3 +87,6 @@ pub type QueryDriver = pgqueue_postgres::QueryDriver<Sqlx>;
 
 /// A delivery of such rows that is a transaction.
 pub type HeldDelivery = pgqueue_postgres::HeldDelivery<Sqlx>;
+
+/// One consumer of a [`JobTable`], through sqlx.
+pub type JobDriver = pgqueue_postgres::JobDriver<Sqlx>;

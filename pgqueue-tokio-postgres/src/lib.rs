@@ -75,8 +75,8 @@ pub use tls::Tls;
 
 #[doc(inline)]
 pub use pgqueue_postgres::{
-    Client, ClientError, Columns, Command, Listener, Locking, Notice, Notices, Options, OwnedTransaction, TableName,
-    Tracking, Transaction,
+    Client, ClientError, Columns, Command, JobTable, Listener, Locking, Notice, Notices, Options, OwnedTransaction,
+    TableName, Tracking, Transaction,
 };
 
 /// The queue through tokio-postgres.
@@ -96,3 +96,6 @@ pub type QueryDriver = pgqueue_postgres::QueryDriver<TokioPostgres>;
 
 /// A delivery of such rows that is a transaction.
 pub type HeldDelivery = pgqueue_postgres::HeldDelivery<TokioPostgres>;
+
+/// One consumer of a [`JobTable`], through tokio-postgres.
+pub type JobDriver = pgqueue_postgres::JobDriver<TokioPostgres>;
