@@ -9,7 +9,7 @@ use std::{
 };
 
 use pgqueue_core::{CheckpointStore, Order, Position, Start, Subscription, Topic};
-use pgqueue_postgres::{Client, PgQueue};
+use pgqueue_postgres::{Client, OwnedTransaction, PgQueue, PgTables, TableWatch};
 use pgqueue_testserver::Database;
 use tracing::{Level, instrument::WithSubscriber};
 
@@ -18,7 +18,7 @@ use crate::both_clients::on_both_clients;
 /// Who listens now.
 static LISTENING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-on_both_clients!(what_is_managed_is_said);
+on_both_clients!(what_is_managed_is_said, why_a_table_is_polled_is_said_once);
 
 /// A log in memory.
 #[derive(Clone, Default)]
@@ -47,11 +47,8 @@ async fn manage<C: Client>(queue: &PgQueue<C>) {
     queue.delete_topic("orders").await.unwrap();
 }
 
-async fn what_is_managed_is_said<C: Client>() {
-    let _alone = LISTENING.lock().await;
-    let database = Database::create().await.unwrap();
-    let queue = PgQueue::<C>::connect(&database.url()).await.unwrap();
-    queue.migrate().await.unwrap();
+/// Returns what these modules say meanwhile.
+async fn heard(modules: &[&str], something: impl Future<Output = ()>) -> Vec<String> {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -60,12 +57,18 @@ async fn what_is_managed_is_said<C: Client>() {
         .without_time()
         .with_writer(move || writer.clone())
         .finish();
-    manage(&queue).with_subscriber(subscriber).await;
-
+    something.with_subscriber(subscriber).await;
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let said = log.lines().filter_map(|line| line.split_once("pgqueue_postgres::")?.1.split_once(": "));
-    let said: Vec<_> =
-        said.filter(|(module, _)| ["queue", "checkpoints"].contains(module)).map(|(_, text)| text).collect();
+    said.filter(|(module, _)| modules.contains(module)).map(|(_, text)| text.to_owned()).collect()
+}
+
+async fn what_is_managed_is_said<C: Client>() {
+    let _alone = LISTENING.lock().await;
+    let database = Database::create().await.unwrap();
+    let queue = PgQueue::<C>::connect(&database.url()).await.unwrap();
+    queue.migrate().await.unwrap();
+    let said = heard(&["queue", "checkpoints"], manage(&queue)).await;
     let event = |text: &str, name: &str| format!("{text} messaging.system=\"pgqueue\" name={name:?}");
     assert_eq!(
         said,
@@ -77,7 +80,47 @@ async fn what_is_managed_is_said<C: Client>() {
             event("a subscription was moved", "invoices"),
             event("a subscription was deleted", "invoices"),
             event("a topic was deleted", "orders"),
-        ],
-        "{log}"
+        ]
+    );
+}
+
+async fn why_a_table_is_polled_is_said_once<C: Client>() {
+    let _alone = LISTENING.lock().await;
+    let database = Database::create().await.unwrap();
+    let tables = PgTables::<C>::connect(&database.url()).await.unwrap();
+    database.sql("create table jobs (id int)").await.unwrap();
+    let watch = TableWatch::new("jobs");
+    let same_watch = watch.clone();
+    let [insert, _] = watch.trigger_names();
+    let somebody = C::connect(&database.url()).await.unwrap();
+    let said = heard(&["tables::watch::install"], async {
+        let mut writer = somebody.begin().await.unwrap();
+        writer.execute("insert into jobs values (1)", &[]).await.unwrap();
+        tables.watch_table(&watch).await.unwrap();
+        tables.ensure_triggers(&same_watch).await.unwrap();
+        writer.rollback().await.unwrap();
+        tables.ensure_triggers(&watch).await.unwrap();
+        tables.ensure_triggers(&watch).await.unwrap();
+        let theirs = format!(
+            "drop trigger {insert} on jobs; \
+             create trigger {insert} after insert on jobs for each row execute function pgqueue_notify('theirs')"
+        );
+        database.sql(&theirs).await.unwrap();
+        tables.ensure_triggers(&watch).await.unwrap();
+        tables.ensure_triggers(&watch).await.unwrap();
+    })
+    .await;
+    let event = |text: &str| format!("{text} messaging.system=\"pgqueue\" table=\"jobs\" channel=\"pgqueue_jobs\"");
+    let polled = |why: &str| event("the triggers of a table are not all there, and it is polled") + " why=" + why;
+    let missing = "health=TriggerHealth { function: Missing, insert: Missing, update: Missing }";
+    let foreign = "health=TriggerHealth { function: Healthy, insert: Foreign, update: Healthy }";
+    assert_eq!(
+        said,
+        [
+            polled("the table is locked by others server=\"could not obtain lock on relation \\\"public.jobs\\\"\" ")
+                + missing,
+            event("triggers of a table were installed"),
+            polled("a trigger or a function of that name is not what it should be; drop it ") + foreign,
+        ]
     );
 }

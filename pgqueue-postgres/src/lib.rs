@@ -35,5 +35,5 @@ pub use queue::PgQueue;
 pub use subscription::PgSubscription;
 pub use tables::{
     Columns, Command, HeldDelivery, JobDriver, JobTable, Locking, PendingQuery, PgTables, QueryDriver, TableName,
-    Tracking,
+    TableWatch, Tracking, TriggerHealth, TriggerState, Watched, WhyPolling,
 };

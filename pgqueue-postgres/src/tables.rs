@@ -4,6 +4,7 @@ mod ident;
 mod jobs;
 mod query;
 mod waking;
+mod watch;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -13,6 +14,7 @@ pub use self::{
     ident::TableName,
     jobs::{JobDriver, JobTable},
     query::{Columns, Command, HeldDelivery, Locking, PendingQuery, QueryDriver, Tracking},
+    watch::{TableWatch, TriggerHealth, TriggerState, Watched, WhyPolling},
 };
 use crate::{
     Client, Listener,
