@@ -60,7 +60,11 @@ impl<C: Client> PgTables<C> {
     }
 
     pub(crate) fn over(client: Arc<C>, listener: Listener) -> Self {
-        Self { shared: Arc::new(Shared { client, listener }) }
+        Self::from_shared(Arc::new(Shared { client, listener }))
+    }
+
+    pub(crate) fn from_shared(shared: Arc<Shared<C>>) -> Self {
+        Self { shared }
     }
 
     /// Makes a consumer of the rows that a query selects: the driver for [`subscribe`](pgqueue_core::subscribe), which checks it.

@@ -92,8 +92,9 @@ impl<C: Client> SubscriptionDriver for JobDriver<C> {
 
     async fn listen(&self) -> Result<Wakeups> {
         let Consumer { shared, table, changed, .. } = &*self.consumer;
-        let (listener, changed) = (&shared.listener, changed.subscribe());
-        Waking::listen(Arc::clone(&self.consumer), listener, table.channel(), changed, table.poll_interval).await
+        let tables = PgTables::from_shared(Arc::clone(shared));
+        let (rings, changed) = (table.rings.clone(), changed.subscribe());
+        Waking::listen(tables, Arc::clone(&self.consumer), rings, changed, table.poll_interval).await
     }
 
     async fn fetch_pending(&self) -> Result<Option<Delivery>> {

@@ -16,8 +16,8 @@ use pgqueue_core::{Backoff, BoxError, Error, ErrorKind, Message, Result};
 
 use self::clauses::Clauses;
 pub use self::{columns::Columns, command::Command, driver::QueryDriver, held::HeldDelivery, tracking::Tracking};
-use super::ident::ensure_name;
-use crate::{Parameter, Row};
+use super::{ident::ensure_name, waking::Rings};
+use crate::{Parameter, Row, TableWatch};
 
 /// In which order rows are handed out, and how many consumers work at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,7 +82,7 @@ pub struct PendingQuery<R> {
     pub(crate) next_due: Option<String>,
     pub(crate) tracking: Option<Tracking>,
     pub(crate) backoff: Option<Backoff>,
-    pub(crate) channel: Option<String>,
+    pub(crate) rings: Rings,
     pub(crate) poll_interval: Duration,
     pub(crate) max_deliveries: Option<usize>,
 }
@@ -106,7 +106,7 @@ impl<R: Row> PendingQuery<R> {
             next_due: None,
             tracking: None,
             backoff: None,
-            channel: None,
+            rings: Rings::Nothing,
             poll_interval: Duration::from_secs(60),
             max_deliveries: None,
         }
@@ -199,7 +199,14 @@ impl<R: Row> PendingQuery<R> {
 
     /// Listens on a channel for notifications that rows became pending. Default: none, and the table is polled.
     pub fn with_channel(mut self, channel: impl Into<String>) -> Self {
-        self.channel = Some(channel.into());
+        self.rings = Rings::Channel(channel.into());
+        self
+    }
+
+    /// Lets triggers notify, and listens to them. They are installed when consuming begins, and looked after once a lost
+    /// connection is back and with each poll. Default: none, and the table is polled.
+    pub fn with_watch(mut self, watch: TableWatch) -> Self {
+        self.rings = Rings::Triggers(watch);
         self
     }
 

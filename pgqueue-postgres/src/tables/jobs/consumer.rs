@@ -407,6 +407,4 @@ impl<C: Client> Waiting for Consumer<C> {
         let pause = Duration::try_from_secs_f64(millis.abs() / 1000.0).unwrap_or(CENTURY).min(CENTURY);
         Ok(Some(if millis < 0.0 { pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE) } else { pause }))
     }
-
-    async fn look_after(&self) {} // the consumer's task looks after the table, whether or not somebody waits
 }

@@ -5,8 +5,11 @@ use std::time::Duration;
 use pgqueue_core::{Backoff, Error, ErrorKind, Result};
 
 use crate::{
-    TableName,
-    tables::ident::{ensure_name, fitting},
+    TableName, TableWatch,
+    tables::{
+        ident::{ensure_name, fitting},
+        waking::Rings,
+    },
 };
 
 /// A table of jobs that you have already, and how its jobs are worked on.
@@ -62,8 +65,7 @@ pub struct JobTable {
     pub(super) table: TableName,
     pub(super) columns: Columns,
     pub(super) labels: Labels,
-    /// `None` to poll only.
-    channel: Option<String>,
+    pub(super) rings: Rings,
     pub(super) lease: Duration,
     pub(super) give_up_after: Duration,
     pub(super) backoff: Backoff,
@@ -121,7 +123,7 @@ impl JobTable {
     pub fn new(table: impl Into<TableName>) -> Self {
         let table = table.into();
         Self {
-            channel: Some(fitting("pgqueue_", table.name())),
+            rings: Rings::Channel(fitting("pgqueue_", table.name())),
             table,
             columns: Columns {
                 id: "id".into(),
@@ -196,13 +198,20 @@ impl JobTable {
     /// Sets the channel whose notifications say that there may be a job. Default: `pgqueue_` and the table's name; of a long one its
     /// beginning and a hash.
     pub fn with_channel(mut self, channel: impl Into<String>) -> Self {
-        self.channel = Some(channel.into());
+        self.rings = Rings::Channel(channel.into());
+        self
+    }
+
+    /// Lets triggers notify of jobs, and listens to them. They are installed when consuming begins, and looked after once a lost
+    /// connection is back and with each poll. Default: none.
+    pub fn with_watch(mut self, watch: TableWatch) -> Self {
+        self.rings = Rings::Triggers(watch);
         self
     }
 
     /// Listens to nothing: a job that nobody here put back waits for the poll, unless it was waited for.
     pub fn without_channel(mut self) -> Self {
-        self.channel = None;
+        self.rings = Rings::Nothing;
         self
     }
 
@@ -241,7 +250,7 @@ impl JobTable {
     /// Returns the channel that it listens to.
     #[must_use]
     pub fn channel(&self) -> Option<&str> {
-        self.channel.as_deref()
+        self.rings.channel()
     }
 
     /// Checks what can be checked without the table.

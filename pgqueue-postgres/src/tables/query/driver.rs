@@ -12,7 +12,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{Locking, PendingQuery, check, look, statements::Statements};
 use crate::{
-    Client, Parameter,
+    Client, Parameter, PgTables,
     error::{About, repeatable, within},
     tables::{
         Shared, TIME_LIMIT,
@@ -171,8 +171,9 @@ impl<C: Client> SubscriptionDriver for QueryDriver<C> {
     async fn listen(&self) -> Result<Wakeups> {
         self.inner.lock().waits = true;
         let Inner { shared, query, changed, .. } = &*self.inner;
-        let (listener, channel) = (&shared.listener, query.channel.as_deref());
-        Waking::listen(Arc::clone(&self.inner), listener, channel, changed.subscribe(), query.poll_interval).await
+        let tables = PgTables::from_shared(Arc::clone(shared));
+        let (rings, changed) = (query.rings.clone(), changed.subscribe());
+        Waking::listen(tables, Arc::clone(&self.inner), rings, changed, query.poll_interval).await
     }
 
     async fn fetch_pending(&self) -> Result<Option<Delivery>> {
@@ -200,8 +201,6 @@ impl<C: Client> Waiting for Inner<C> {
         let are_held = row.get::<bool>(0)?.then_some(HELD);
         Ok(are_held.into_iter().chain(due_in).min())
     }
-
-    async fn look_after(&self) {}
 }
 
 impl<C: Client> fmt::Debug for QueryDriver<C> {
