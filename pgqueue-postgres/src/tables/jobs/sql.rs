@@ -70,7 +70,9 @@ impl Names {
         let own = |name: &str| format!("{JOB}.{}", quoted(name));
         let [waiting, retry, running] =
             [&table.labels.not_started, &table.labels.retry, &table.labels.running].map(|label| literal(label));
-        let (status, locked_by) = (own(&columns.status), own(&columns.locked_by));
+        // An operator for enums does not know a domain over one.
+        let status = format!("{}::{}", own(&columns.status), shape.status);
+        let locked_by = own(&columns.locked_by);
         let touch =
             shape.updated_at.as_ref().map(|(name, time)| format!(", {} = {}", quoted(name), time.write("now()")));
         Self {
