@@ -72,7 +72,7 @@ async fn foreign_triggers_are_reported_and_left_alone<C: Client>() {
         ("another function", ours.replace("pgqueue_notify(", "other(")),
         ("another event too", ours.replace("AFTER INSERT", "AFTER INSERT OR UPDATE")),
         ("another moment", ours.replace("AFTER INSERT", "BEFORE INSERT")),
-        ("some columns only", ours.replace("AFTER INSERT", "AFTER UPDATE OF status")),
+        ("a moment of its own", ours.replace("CREATE TRIGGER", "CREATE CONSTRAINT TRIGGER")),
         ("another channel", ours.replace("'pgqueue_jobs'", "'elsewhere'")),
         ("no condition", ours.replace(&ours[ours.find("WHEN").unwrap()..ours.find("EXECUTE").unwrap()], "")),
         (
@@ -92,6 +92,13 @@ async fn foreign_triggers_are_reported_and_left_alone<C: Client>() {
         assert!(!tables.ensure_triggers(&watch).await.unwrap().is_healthy());
         assert_eq!(triggers(&database).await, before, "{what}");
     }
+    let [_, update] = watch.trigger_names();
+    let some_columns =
+        database.sql("select pg_get_triggerdef(oid) from pg_trigger where tgname like 'pgqueue_update%'");
+    let some_columns = some_columns.await.unwrap().replace("AFTER UPDATE", "AFTER UPDATE OF status");
+    database.sql(&format!("drop trigger {update} on jobs; {some_columns}")).await.unwrap();
+    assert_eq!(tables.triggers_healthy(&watch).await.unwrap().update, TriggerState::Foreign);
+
     let other_condition = TableWatch::new("jobs").with_condition("new.status = 'pending'");
     let health = tables.triggers_healthy(&other_condition).await.unwrap();
     assert_eq!((health.insert, health.update), (TriggerState::Foreign, TriggerState::Foreign));

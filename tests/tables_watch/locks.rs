@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use pgqueue_postgres::{Client, OwnedTransaction, PgTables, TableWatch, TriggerState, Watched, WhyPolling};
+use pgqueue_postgres::{Client, OwnedTransaction, PgTables, TableName, TableWatch, TriggerState, Watched, WhyPolling};
+use pgqueue_testserver::Database;
 
 use crate::{
     both_clients::on_both_clients,
@@ -14,6 +15,7 @@ on_both_clients!(
     installing_gives_up_at_once_where_somebody_writes,
     second_installer_gives_up_at_once,
     table_is_free_while_the_function_is_waited_for,
+    function_that_somebody_else_creates_meanwhile_is_used,
     installing_without_the_privilege_falls_back,
 );
 
@@ -71,6 +73,34 @@ async fn table_is_free_while_the_function_is_waited_for<C: Client>() {
         let (tables, watch) = (tables.clone(), watch.clone());
         async move { tables.watch_table(&watch).await }
     });
+    until_somebody_waits(&database).await;
+    at_once("a write", database.sql("insert into jobs values (1, 'pending')")).await.unwrap();
+    let watched = patiently("giving up", installing).await.unwrap().unwrap();
+    assert_eq!(watched, Watched::Polling { why: WhyPolling::Locked });
+
+    other.rollback().await.unwrap();
+    assert_eq!(tables.watch_table(&watch).await.unwrap(), Watched::Installed);
+}
+
+async fn function_that_somebody_else_creates_meanwhile_is_used<C: Client>() {
+    let (database, tables) = jobs::<C>().await;
+    let watch = pending();
+    tables.watch_table(&watch).await.unwrap();
+    let create = database.sql("select pg_get_functiondef('pgqueue_notify'::regproc)").await.unwrap();
+    database.sql("drop function pgqueue_notify cascade").await.unwrap();
+    // As an installer for another table of the schema does.
+    let other = somebody_does::<C>(&database, &create.replace("CREATE OR REPLACE", "CREATE")).await;
+    let installing = tokio::spawn({
+        let (tables, watch) = (tables.clone(), watch.clone());
+        async move { tables.watch_table(&watch).await }
+    });
+    until_somebody_waits(&database).await;
+    other.commit().await.unwrap();
+    assert_eq!(patiently("the installer", installing).await.unwrap().unwrap(), Watched::Installed);
+}
+
+/// Waits until a session waits for another one.
+async fn until_somebody_waits(database: &Database) {
     let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
     patiently("the installer to wait", async {
         while database.sql(waits).await.unwrap() == "0" {
@@ -78,12 +108,6 @@ async fn table_is_free_while_the_function_is_waited_for<C: Client>() {
         }
     })
     .await;
-    at_once("a write", database.sql("insert into jobs values (1, 'pending')")).await.unwrap();
-    let watched = patiently("giving up", installing).await.unwrap().unwrap();
-    assert_eq!(watched, Watched::Polling { why: WhyPolling::Locked });
-
-    other.rollback().await.unwrap();
-    assert_eq!(tables.watch_table(&watch).await.unwrap(), Watched::Installed);
 }
 
 async fn installing_without_the_privilege_falls_back<C: Client>() {
@@ -110,7 +134,7 @@ async fn installing_without_the_privilege_falls_back<C: Client>() {
 
     // Without the table it could not work anyway.
     database.sql("create schema closed; create table closed.jobs (id int)").await.unwrap();
-    let closed = TableWatch::new(pgqueue_postgres::TableName::new("jobs").in_schema("closed"));
+    let closed = TableWatch::new(TableName::new("jobs").in_schema("closed"));
     let error = tables.watch_table(&closed).await.unwrap_err();
     assert!(error.to_string().contains(r#""closed"."jobs""#), "{error}");
 }

@@ -16,7 +16,7 @@ async fn what_cannot_be_watched_is_an_error<C: Client>() {
         .sql(
             "create view seen as select * from jobs; create sequence numbers; \
              create materialized view snapshot as select * from jobs; \
-             create extension postgres_fdw; create server away foreign data wrapper postgres_fdw; \
+             create foreign data wrapper wire; create server away foreign data wrapper wire; \
              create foreign table far (id int) server away",
         )
         .await

@@ -37,7 +37,7 @@ const MAX_LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 /// ```
 ///
 /// # What is installed
-/// [`watch_table`](crate::PgTables::watch_table) creates, as nothing of the queue's schema is needed:
+/// [`watch_table`](crate::PgTables::watch_table) creates, with or without the queue's schema:
 ///
 /// - in the table's schema the function `pgqueue_notify()`, which all watched tables of that schema share. It calls
 ///   `pg_catalog.pg_notify` and nothing else, whatever the `search_path` of whoever writes;
@@ -61,6 +61,10 @@ const MAX_LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 /// triggers are [foreign](TriggerState::Foreign) to the second watch: drop them by [their names](Self::trigger_names)
 /// when you change a condition, and they are created anew. Tables of the same name in two schemas share a channel unless you
 /// name others, which wakes both for either.
+///
+/// # Busy tables
+/// While any transaction that wrote to the table is open, or vacuum is at it, nothing can be installed. Where that is always so,
+/// let a migration of your own create what `psql` shows of the same watch on an empty table; it is recognised.
 ///
 /// Cloning makes another handle to the same watch: what one has said in the log, the other does not repeat.
 #[derive(Clone, Debug)]
