@@ -33,6 +33,7 @@ fn watch(table: usize) -> TableWatch {
 }
 
 /// 600 installations: all four go for the same table at the same moment, 150 times.
+#[expect(clippy::print_stdout, reason = "how long writers waited is worth seeing")]
 async fn installers_at_the_same_moment_do_no_harm<C: Client>() {
     let (database, tables) = jobs::<C>().await;
     let create = format!(
