@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
-use pgqueue_core::{Ack, BoxError, Job, Worker, subscribe};
+use pgqueue_core::{Ack, BoxError, Job, SubscriptionDriver, Worker, subscribe};
 use pgqueue_postgres::{Client, Locking, PendingQuery, PgTables, TableWatch};
 use tokio::{
     sync::{Barrier, Notify},
@@ -20,6 +20,7 @@ on_both_clients!(
     notification_wakes,
     poll_finds_what_nobody_announced,
     what_becomes_due_is_found_when_it_does,
+    what_is_overdue_makes_no_noise,
     connection_that_is_back_wakes,
     triggers_wake_and_are_repaired_by_the_poll,
     triggers_are_repaired_once_the_connection_is_back,
@@ -75,6 +76,20 @@ async fn what_becomes_due_is_found_when_it_does<C: Client>() {
     let delivery = timeout(SOON, stream.next()).await.expect("what is due").unwrap().unwrap();
     delivery.settle(pgqueue_core::Ack::requeue_after(Duration::from_millis(300))).await.unwrap();
     timeout(SOON, stream.next()).await.expect("what is due again").unwrap().unwrap().ok().await.unwrap();
+}
+
+/// It is due, and not pending for another reason.
+async fn what_is_overdue_makes_no_noise<C: Client>() {
+    const NOISE: usize = 50;
+    let database = database().await;
+    let tables = tables::<C>(&database).await;
+    insert(&database, "a", 0..1).await;
+    let query = messages::<C>("b", Locking::Unordered)
+        .with_next_due("select min(due_at) from messages")
+        .with_poll_interval(NEVER);
+    let driver = tables.query(query);
+    let wakeups = patiently("listening", driver.listen()).await.unwrap();
+    timeout(QUIET, wakeups.take(NOISE).count()).await.expect_err("wake-ups again and again");
 }
 
 async fn connection_that_is_back_wakes<C: Client>() {

@@ -24,7 +24,8 @@ use crate::{
 /// How soon to look again while others hold rows, who may give them back without saying so.
 const HELD: Duration = Duration::from_secs(1);
 
-/// For how long a connection that was closed may take to roll back, and how soon to look whether it has.
+/// For how long a connection that was closed may take to roll back, and how soon to look at the earliest whether it has, or
+/// whether what is overdue can be handed out.
 const ROLLS_BACK: Duration = Duration::from_secs(2);
 const LOOKS_SOON: Duration = Duration::from_millis(10);
 
@@ -197,7 +198,11 @@ impl<C: Client> Waiting for Inner<C> {
         let rows = self.ask(&self.statements.outlook, &self.bound([])).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let due_in: Option<i64> = row.read(1)?;
-        let due_in = due_in.map(|millis| Duration::from_millis(millis.max(0).unsigned_abs()));
+        let due_in = due_in.map(|millis| match Duration::from_millis(millis.unsigned_abs()) {
+            ahead if millis > 0 => ahead,
+            // Others hold it, or it waits for something else.
+            overdue => overdue.clamp(LOOKS_SOON, HELD),
+        });
         let are_held = row.get::<bool>(0)?.then_some(HELD);
         Ok(are_held.into_iter().chain(due_in).min())
     }
