@@ -12,7 +12,7 @@ use crate::{
     both_clients::on_both_clients,
     common::{
         SHORT_LEASE, announce, consume, insert, job_table, jobs, next, number, open_transaction, patiently, quiet_for,
-        states, until_states,
+        states, until_sql, until_states,
     },
 };
 
@@ -26,6 +26,7 @@ on_both_clients!(
     what_a_crashed_consumer_had_comes_again_after_the_lease,
     a_job_that_crashed_its_last_consumer_has_failed,
     deliveries_outlive_their_driver,
+    a_consumer_ends_with_its_driver_and_its_deliveries,
     a_lock_on_one_job_does_not_keep_others_from_being_renewed,
 );
 
@@ -205,6 +206,25 @@ async fn deliveries_outlive_their_driver<C: Client>() {
     first.ok().await.unwrap();
     drop(second);
     until_states(&database, "succeeded 1\nretry 1\nsucceeded 2").await;
+}
+
+async fn a_consumer_ends_with_its_driver_and_its_deliveries<C: Client>() {
+    let (database, tables) = job_table::<C>().await;
+    insert(&database, [1, 2]).await;
+    // The consumer's task is the last that has the client, whose connections end with it.
+    const IS_CONNECTED: &str = "select count(*) > 0 from pg_stat_activity
+        where datname = current_database() and pid <> pg_backend_pid()";
+    let driver = tables.jobs(jobs().with_lease(SHORT_LEASE));
+    drop(tables);
+    let first = patiently("a job", driver.fetch_pending()).await.unwrap().expect("a job");
+    let second = patiently("a job", driver.fetch_pending()).await.unwrap().expect("a job");
+    drop(driver);
+    first.ok().await.unwrap();
+    assert!(timeout(SHORT_LEASE * 2, second.lease_lost()).await.is_err(), "nobody renews");
+    assert_eq!(database.sql(IS_CONNECTED).await.unwrap(), "t");
+    drop(second);
+    until_sql(&database, IS_CONNECTED, "f").await;
+    assert_eq!(states(&database).await, "succeeded 1\nretry 1", "what was left to it is done before it ends");
 }
 
 async fn a_lock_on_one_job_does_not_keep_others_from_being_renewed<C: Client>() {

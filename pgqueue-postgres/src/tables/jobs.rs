@@ -1,9 +1,11 @@
 //! [`JobDriver`]: the jobs of a table as deliveries.
 
 mod acker;
+mod asking;
 mod consumer;
 mod held;
 mod keeping;
+mod names;
 mod shape;
 mod sql;
 mod table;

@@ -2,7 +2,7 @@
 
 use pgqueue_core::{Error, ErrorKind, Result};
 
-use super::table::{JobTable, UPDATED_AT};
+use super::{names::UPDATED_AT, table::JobTable};
 use crate::{Parameter, Row, value::RowExt};
 
 /// Reads the columns of a table from the catalogues, so that an empty table says as much as a full one: name, type, what is below a

@@ -126,7 +126,7 @@ impl Names {
             "with due as materialized (\
              select {id} as id from {from} where {is_waiting} and {JOB}.{run_at} <= {due} \
              order by {JOB}.{created_at} limit 1 for update of {JOB} skip locked) \
-             update {from} set {status} = {running}, {locked_by} = $1, {locked_at} = {locked}, {attempts} = {JOB}.{attempts} + 1{touch} \
+             update {from} set {status} = {running}, {locked_by} = $1, {locked_at} = {locked}, {attempts} = coalesce({JOB}.{attempts}, 0) + 1{touch} \
              from due where {id} = due.id \
              returning {id}, {id}::text, {JOB}.{attempts}::int8, coalesce({published_at}, now()), {key}, {kind}, {payload}"
         )

@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use pgqueue_core::{Backoff, Error, ErrorKind, Result};
 
+use super::names::{Columns, Labels};
 use crate::{
     TableName, TableWatch,
-    tables::{
-        ident::{ensure_name, fitting},
-        waking::Rings,
-    },
+    tables::{ident::fitting, waking::Rings},
 };
 
 /// A table of jobs that you have already, and how its jobs are worked on.
@@ -72,41 +70,8 @@ pub struct JobTable {
     pub(super) poll_interval: Duration,
 }
 
-/// The names of the columns.
-#[derive(Clone, Debug)]
-pub(super) struct Columns {
-    pub(super) id: String,
-    pub(super) status: String,
-    pub(super) attempts: String,
-    pub(super) locked_at: String,
-    pub(super) locked_by: String,
-    pub(super) run_at: String,
-    pub(super) last_error: String,
-    pub(super) created_at: String,
-    /// `None` for the usual one, if the table has it.
-    pub(super) updated_at: Option<String>,
-    /// `None` for the whole row.
-    pub(super) payload: Option<String>,
-    pub(super) key: Option<String>,
-    pub(super) kind: Option<String>,
-}
-
-/// What the states are called.
-#[derive(Clone, Debug)]
-pub(super) struct Labels {
-    pub(super) not_started: String,
-    pub(super) running: String,
-    pub(super) retry: String,
-    pub(super) failed: String,
-    pub(super) timed_out: String,
-    pub(super) succeeded: String,
-}
-
 /// Longer times are taken for this one, so that an instant can be reckoned from each.
 pub(super) const CENTURY: Duration = Duration::from_secs(3_155_760_000);
-
-/// What the column of the last change is usually called.
-pub(super) const UPDATED_AT: &str = "updated_at";
 
 macro_rules! names {
     ($($(#[$doc:meta])* $setter:ident: $group:ident.$field:ident $(, $wrap:ident)?;)*) => {
@@ -125,28 +90,8 @@ impl JobTable {
         Self {
             rings: Rings::Channel(fitting("pgqueue_", table.name())),
             table,
-            columns: Columns {
-                id: "id".into(),
-                status: "status".into(),
-                attempts: "attempts_count".into(),
-                locked_at: "locked_at".into(),
-                locked_by: "locked_by".into(),
-                run_at: "run_at".into(),
-                last_error: "last_error".into(),
-                created_at: "created_at".into(),
-                updated_at: None,
-                payload: None,
-                key: None,
-                kind: None,
-            },
-            labels: Labels {
-                not_started: "not_started".into(),
-                running: "running".into(),
-                retry: "retry".into(),
-                failed: "failed".into(),
-                timed_out: "timed_out".into(),
-                succeeded: "succeeded".into(),
-            },
+            columns: Columns::default(),
+            labels: Labels::default(),
             lease: Duration::from_secs(600),
             give_up_after: Duration::from_secs(24 * 60 * 60),
             backoff: Backoff::fixed(Duration::from_secs(30)),
@@ -256,12 +201,7 @@ impl JobTable {
     /// Checks what can be checked without the table.
     pub(super) fn validate(&self) -> Result<()> {
         self.table.validate()?;
-        let Columns { id, status, attempts, locked_at, locked_by, run_at, last_error, created_at, .. } = &self.columns;
-        let Columns { updated_at, payload, key, kind, .. } = &self.columns;
-        let required = [id, status, attempts, locked_at, locked_by, run_at, last_error, created_at];
-        for column in required.into_iter().chain([updated_at, payload, key, kind].into_iter().flatten()) {
-            ensure_name("column", column)?;
-        }
+        self.columns.validate()?;
         self.labels.validate().map_err(|problem| self.refused(&problem))?;
         for (what, time) in
             [("lease", self.lease), ("age to give up after", self.give_up_after), ("poll interval", self.poll_interval)]
@@ -275,31 +215,6 @@ impl JobTable {
 
     pub(super) fn refused(&self, problem: &str) -> Error {
         Error::new(ErrorKind::Invalid, format!("the job table {} cannot be used: {problem}", self.table))
-    }
-}
-
-impl Labels {
-    /// Every label, with what it is for.
-    pub(super) fn all(&self) -> [&str; 6] {
-        let Self { not_started, running, retry, failed, timed_out, succeeded } = self;
-        [not_started, running, retry, failed, timed_out, succeeded]
-    }
-
-    /// Waiting, running and being over must be told apart.
-    fn validate(&self) -> Result<(), String> {
-        if let Some(label) = self.all().into_iter().find(|label| label.contains('\0')) {
-            return Err(format!("the label {label:?} has a NUL"));
-        }
-        let waiting = [&self.not_started, &self.retry];
-        let over = [&self.failed, &self.timed_out, &self.succeeded];
-        let means_two = |label: &&String| **label == self.running || over.contains(label);
-        if let Some(label) = waiting.into_iter().find(means_two) {
-            return Err(format!("the label {label:?} is for jobs that wait, and for others too"));
-        }
-        if over.contains(&&self.running) {
-            return Err(format!("the label {:?} is for jobs that run, and for others too", self.running));
-        }
-        Ok(())
     }
 }
 
