@@ -1,8 +1,8 @@
 //! What cannot work is said when subscribing, by name.
 
 use futures::StreamExt;
-use pgqueue_core::{Error, ErrorKind, Message, MessageId, NewMessage, Position, subscribe};
-use pgqueue_postgres::{Client, Columns, Locking, PendingQuery, PgTables, Row, Tracking};
+use pgqueue_core::{Backoff, Error, ErrorKind, Message, MessageId, NewMessage, Position, subscribe};
+use pgqueue_postgres::{Client, Columns, Command, Locking, PendingQuery, PgTables, Row, Tracking};
 use pgqueue_testserver::Database;
 
 use crate::{
@@ -16,6 +16,7 @@ on_both_clients!(
     query_that_cannot_be_locked_is_refused,
     mapping_that_misses_a_column_is_refused,
     statements_that_cannot_be_planned_are_refused,
+    subscription_that_cannot_be_inserted_is_refused,
     names_are_no_way_to_inject,
     missing_privilege_is_named,
     table_that_was_dropped_and_made_again_goes_on,
@@ -93,6 +94,36 @@ async fn statements_that_cannot_be_planned_are_refused<C: Client>() {
     ] {
         assert_says(&refusal(&tables, query).await, ErrorKind::Invalid, &[what]);
     }
+}
+
+async fn subscription_that_cannot_be_inserted_is_refused<C: Client>() {
+    let database = database().await;
+    let schema = "create table topics (name text primary key); insert into topics values ('orders'), ('bills'); \
+                  create table subscriptions (name text primary key check (name <> ''), \
+                  topic text references topics, tries int default 1)";
+    database.sql(schema).await.unwrap();
+    let tables = tables::<C>(&database).await;
+    let wanted = |name: &str, topic: &str| {
+        let insert = "insert into subscriptions values ($1, $2) \
+                      on conflict (name) do update set tries = subscriptions.tries + 1 returning topic = $2";
+        let insert = Command::new(insert).with_argument(name).with_argument(topic);
+        messages::<C>("a", Locking::Unordered).with_insert(insert)
+    };
+    for _ in 0..2 {
+        drop(consume(tables.query(wanted("a", "orders"))).await);
+    }
+    for (name, topic, kind) in
+        [("a", "bills", ErrorKind::Conflict), ("b", "letters", ErrorKind::NotFound), ("", "orders", ErrorKind::Invalid)]
+    {
+        assert_says(&refusal(&tables, wanted(name, topic)).await, kind, &["\"messages\""]);
+    }
+    // What was refused changed nothing.
+    assert_eq!(
+        database.sql("select concat_ws(' ', name, topic, tries) from subscriptions").await.unwrap(),
+        "a orders 2"
+    );
+    let hopeless = wanted("a", "orders").with_backoff(Backoff::default().with_max_attempts(0));
+    assert_says(&refusal(&tables, hopeless).await, ErrorKind::Invalid, &["\"messages\"", "0 attempts"]);
 }
 
 async fn names_are_no_way_to_inject<C: Client>() {

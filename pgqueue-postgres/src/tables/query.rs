@@ -151,6 +151,16 @@ impl<R: Row> PendingQuery<R> {
 
     /// Sets a statement that inserts the subscription, where there is something to insert. Default: none. That it exists
     /// already (SQLSTATE 23505) is no error.
+    ///
+    /// Should it return a boolean that is false, what exists is another: it is rolled back, and subscribing is a
+    /// [`Conflict`](ErrorKind::Conflict). What it refers to and is not there is [`NotFound`](ErrorKind::NotFound), and what a
+    /// column does not allow is [`Invalid`](ErrorKind::Invalid).
+    ///
+    /// ```sql
+    /// insert into subscriptions (name, topic) values ($1, $2)
+    /// on conflict (name) do update set name = excluded.name
+    /// returning subscriptions.topic = $2
+    /// ```
     pub fn with_insert(mut self, insert: impl Into<Command>) -> Self {
         self.insert = Some(insert.into());
         self
@@ -228,6 +238,7 @@ impl<R: Row> PendingQuery<R> {
         let invalid = |what: &str| Err(Error::new(ErrorKind::Invalid, format!("the query {:?} {what}", self.name)));
         ensure_name("key column", &self.key)?;
         self.tracking.as_ref().map_or(Ok(()), Tracking::validate)?;
+        self.backoff.as_ref().map_or(Ok(()), Backoff::validate).or_else(|error| invalid(&error.to_string()))?;
         Clauses::of(self.base.sql()).ensure_lockable(&self.name, self.locking == Locking::Ordered)?;
         if self.ok.sql().trim().is_empty() {
             return invalid("does not say what an OK does: give it a statement, with `with_ok`");

@@ -3,24 +3,67 @@
 use pgqueue_core::{Error, ErrorKind, Result};
 
 use super::{Command, Mapping, driver::Inner, look};
-use crate::{Client, ClientError, Parameter, Row, error::repeatable, tables::TIME_LIMIT};
+use crate::{
+    Client, ClientError, OwnedTransaction, Parameter, Row,
+    error::{repeatable, within},
+    tables::TIME_LIMIT,
+};
 
-/// SQLSTATE of what exists already.
+/// SQLSTATE of what exists already, of what a reference misses, and of values that a column does not allow.
 const EXISTS: &str = "23505";
+const NO_REFERENCE: &str = "23503";
+const NOT_ALLOWED: [&str; 2] = ["23502", "23514"];
+
+/// OID of PostgreSQL's `pg_type.dat`.
+const BOOLEAN: u32 = 16;
 
 /// Inserts the subscription, if there is something to insert, and checks all that was said.
 pub(super) async fn check<C: Client>(inner: &Inner<C>) -> Result<()> {
     inner.query.validate()?;
     ensure_connections(inner)?;
-    if let Some(insert) = &inner.query.insert {
-        run(inner, insert.sql(), &insert.bound([])).await.or_else(|error| match error {
-            ClientError::Refused { code, .. } if code == EXISTS => Ok(Vec::new()),
-            error => Err(repeatable(error, inner.about())),
-        })?;
+    if let Some(command) = &inner.query.insert {
+        insert(inner, command).await?;
     }
     let key_oid = check_columns(inner).await?;
     check_lock(inner).await?;
     check_commands(inner, key_oid).await
+}
+
+/// Inserts the subscription, unless there is another in its place.
+async fn insert<C: Client>(inner: &Inner<C>, command: &Command) -> Result<()> {
+    let ended = within(TIME_LIMIT, async {
+        let mut transaction = inner.shared.client.begin().await.map_err(|error| repeatable(error, inner.about()))?;
+        let (verdict, ended) = match transaction.query(command.sql(), &command.bound([])).await {
+            Ok(rows) if rows.first().is_some_and(is_false) => {
+                (Err(another(&inner.query.name)), transaction.rollback().await)
+            }
+            Ok(_) => (Ok(()), transaction.commit().await),
+            Err(error) => (not_inserted(inner, error), transaction.rollback().await),
+        };
+        verdict.and(ended.map_err(|error| repeatable(error, inner.about())))
+    });
+    ended.await
+}
+
+fn is_false(row: &impl Row) -> bool {
+    row.type_oid(0) == Some(BOOLEAN) && row.column(0) == Some(&[0])
+}
+
+fn another(name: &str) -> Error {
+    let message = format!("the subscription of {name:?} exists and differs; delete it first or choose another name");
+    Error::new(ErrorKind::Conflict, message)
+}
+
+fn not_inserted<C: Client>(inner: &Inner<C>, error: ClientError) -> Result<()> {
+    let ClientError::Refused { code, message, source } = error else { return Err(repeatable(error, inner.about())) };
+    let kind = match &*code {
+        EXISTS => return Ok(()),
+        NO_REFERENCE => ErrorKind::NotFound,
+        code if NOT_ALLOWED.contains(&code) => ErrorKind::Invalid,
+        _ => return Err(repeatable(ClientError::Refused { code, message, source }, inner.about())),
+    };
+    let message = format!("the subscription of {:?} cannot be inserted: {message}", inner.query.name);
+    Err(Error::new(kind, message).with_source(source))
 }
 
 /// A consumer needs a connection for the look that finds the next delivery.
