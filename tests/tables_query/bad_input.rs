@@ -88,6 +88,8 @@ async fn statements_that_cannot_be_planned_are_refused<C: Client>() {
         (wanted().with_requeue("update messages set due = now()"), "Requeue"),
         (wanted().with_reject("delete from messages where $9"), "Reject"),
         (wanted().with_next_due("select min(due) from messages"), "due"),
+        (wanted().with_exists("select exists(select from nowhere)"), "exists"),
+        (wanted().with_exists("select $1"), "exists"),
         (wanted().with_tracking(Tracking::new("messages").with_deliveries("count")), "tracking"),
         (wanted().with_tracking(Tracking::new("")), "table"),
         (wanted().with_batch(0), "batch"),

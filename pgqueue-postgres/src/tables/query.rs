@@ -76,6 +76,7 @@ pub struct PendingQuery<R> {
     pub(crate) locking: Locking,
     pub(crate) batch: usize,
     pub(crate) insert: Option<Command>,
+    pub(crate) exists: Option<String>,
     pub(crate) ok: Command,
     pub(crate) requeue: Option<Command>,
     pub(crate) reject: Option<Command>,
@@ -100,6 +101,7 @@ impl<R: Row> PendingQuery<R> {
             locking: Locking::Unordered,
             batch: 1,
             insert: None,
+            exists: None,
             ok: Command::new(""),
             requeue: None,
             reject: None,
@@ -163,6 +165,14 @@ impl<R: Row> PendingQuery<R> {
     /// ```
     pub fn with_insert(mut self, insert: impl Into<Command>) -> Self {
         self.insert = Some(insert.into());
+        self
+    }
+
+    /// Sets a scalar query of a boolean: whether the subscription exists. It may use the base query's parameters. Default: none,
+    /// and it is not asked. Where it does not, listening, looking in vain and answers that touch no row are
+    /// [`NotFound`](ErrorKind::NotFound), so that a subscription that is deleted ends its streams.
+    pub fn with_exists(mut self, exists: impl Into<String>) -> Self {
+        self.exists = Some(exists.into());
         self
     }
 

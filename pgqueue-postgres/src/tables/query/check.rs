@@ -107,9 +107,15 @@ async fn check_lock<C: Client>(inner: &Inner<C>) -> Result<()> {
     for (statement, what) in statements.into_iter().flatten().zip(["the base query", "the tracking"]) {
         plan(inner, statement, &bound).await.map_err(|error| refused(inner, what, error))?;
     }
-    plan(inner, &inner.statements.outlook, &inner.bound([]))
-        .await
-        .map_err(|error| refused(inner, "when the next row is due", error))
+    let questions = [
+        (Some(&inner.statements.outlook), "when the next row is due"),
+        (inner.statements.exists.as_ref(), "whether the subscription exists"),
+    ];
+    for (statement, what) in questions {
+        let Some(statement) = statement else { continue };
+        plan(inner, statement, &inner.bound([])).await.map_err(|error| refused(inner, what, error))?;
+    }
+    Ok(())
 }
 
 /// Whether the statements of the answers can be planned, those of which the server can tell.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use pgqueue_core::{Delivery, Result, SubscriptionDriver, Wakeups, key_hash};
+use pgqueue_core::{Delivery, Error, Result, SubscriptionDriver, Wakeups, key_hash};
 use tokio::{sync::watch, time::Instant};
 
 use super::{Locking, PendingQuery, check, look, statements::Statements};
@@ -112,6 +112,22 @@ impl<C: Client> Inner<C> {
         within(TIME_LIMIT, async { answer.await.map_err(|error| repeatable(error, self.about())) }).await
     }
 
+    /// Whether what was asked of the server says that the subscription does not exist.
+    pub(crate) fn ensure_exists(&self, answer: &[C::Row]) -> Result<()> {
+        match answer.first().map(|row| row.get(0)).transpose()? {
+            Some(false) => Err(Error::subscription_not_found(&self.query.name)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks whether the subscription exists, where that can be asked.
+    async fn look_whether_it_exists(&self) -> Result<()> {
+        match &self.statements.exists {
+            Some(exists) => self.ensure_exists(&self.ask(exists, &self.bound([])).await?),
+            None => Ok(()),
+        }
+    }
+
     /// What is bound to a statement around the base query: its arguments, and what comes after.
     pub(crate) fn bound(&self, after: impl IntoIterator<Item = Parameter>) -> Vec<Parameter> {
         self.query.base.bound([]).into_iter().chain(after).collect()
@@ -170,6 +186,7 @@ impl<C: Client> SubscriptionDriver for QueryDriver<C> {
     }
 
     async fn listen(&self) -> Result<Wakeups> {
+        self.inner.look_whether_it_exists().await?;
         self.inner.lock().waits = true;
         let Inner { shared, query, changed, .. } = &*self.inner;
         let tables = PgTables::from_shared(Arc::clone(shared));
@@ -178,10 +195,12 @@ impl<C: Client> SubscriptionDriver for QueryDriver<C> {
     }
 
     async fn fetch_pending(&self) -> Result<Option<Delivery>> {
-        match self.inner.take_slot() {
-            Some(slot) => look::look(&self.inner, slot).await,
-            None => Ok(None), // the end of a delivery wakes
+        let Some(slot) = self.inner.take_slot() else { return Ok(None) }; // the end of a delivery wakes
+        let delivery = look::look(&self.inner, slot).await?;
+        if delivery.is_none() {
+            self.inner.look_whether_it_exists().await?;
         }
+        Ok(delivery)
     }
 }
 

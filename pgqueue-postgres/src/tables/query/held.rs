@@ -103,6 +103,7 @@ impl<C: Client> HeldDelivery<C> {
     ///
     /// # Errors
     /// [`LeaseLost`](ErrorKind::LeaseLost) if the statement touched no row: somebody else took them.
+    /// [`NotFound`](ErrorKind::NotFound) if it touched none as the subscription [does not exist](PendingQuery::with_exists).
     /// [`Invalid`](ErrorKind::Invalid) for a Reject where no statement says what that is.
     /// [`Unknown`](ErrorKind::Unknown) if the connection was lost while it committed. Else what the server says. All but
     /// `Unknown` roll back.
@@ -127,7 +128,7 @@ impl<C: Client> HeldDelivery<C> {
             let touched = transaction.execute(&statement, &bound);
             let touched = within(TIME_LIMIT, async { touched.await.map_err(|error| repeatable(error, about)) }).await?;
             if touched == 0 {
-                return Err(lost(&inner.query.name));
+                return Err(self.lost().await);
             }
         }
         let Some(transaction) = self.transaction.take() else { return Err(answered()) };
@@ -140,6 +141,20 @@ impl<C: Client> HeldDelivery<C> {
             },
             |committed| committed.map_err(|error| unrepeatable(error, about)),
         )
+    }
+
+    /// Says why an answer touched no row.
+    async fn lost(&mut self) -> Error {
+        let inner = Arc::clone(&self.inner);
+        if let (Some(exists), Ok(transaction)) = (&inner.statements.exists, self.transaction()) {
+            let bound = inner.bound([]);
+            let answer = transaction.query(exists, &bound);
+            let answer = within(TIME_LIMIT, async { answer.await.map_err(|error| repeatable(error, inner.about())) });
+            if let Err(error) = answer.await.and_then(|answer| inner.ensure_exists(&answer)) {
+                return error;
+            }
+        }
+        lost(&inner.query.name)
     }
 
     /// What is run for an answer, with what is bound to it.

@@ -30,6 +30,8 @@ pub(crate) struct Statements {
     pub(crate) date_ack: Option<String>,
     /// Whether something is pending, and in how many milliseconds the next will be.
     pub(crate) outlook: String,
+    /// Whether the subscription exists.
+    pub(crate) exists: Option<String>,
     /// One row with the columns of the base query.
     pub(crate) describe: String,
 }
@@ -55,6 +57,7 @@ impl Statements {
             count: query.tracking.as_ref().map(|tracking| tracking.count(&lock(others), &query.key)),
             date_ack: query.tracking.as_ref().and_then(|tracking| tracking.date_ack(&query.key)),
             outlook: format!("select exists(select from (\n{base}\n) pending), ({due})::bigint"),
+            exists: query.exists.as_ref().map(|exists| format!("select coalesce((\n{exists}\n), false)")),
             describe: format!("select pending.* from (values (1)) one left join (\n{base}\n) pending on false"),
         }
     }
