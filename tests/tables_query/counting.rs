@@ -30,8 +30,12 @@ async fn count_survives_a_crash<C: Client>() {
         let tables = tables::<C>(&database).await;
         insert(&database, "a", 0..1).await;
         let mut stream = consume(tables.query(counted::<C>(locking))).await;
+        let mut before = None;
         for attempt in 1..=3 {
             let delivery = next(&mut stream).await;
+            let last = delivery.message().last_delivered_at();
+            assert!(last.is_some() == (attempt > 1) && (last > before || attempt == 1), "{last:?} after {before:?}");
+            before = last;
             assert_eq!(delivery.message().attempt(), attempt);
             assert_eq!(database.sql("select deliveries from messages").await.unwrap(), attempt.to_string());
             let kill = "select count(pg_terminate_backend(pid)) from pg_stat_activity \

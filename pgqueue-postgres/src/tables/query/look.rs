@@ -1,6 +1,10 @@
 //! Looking for pending rows: lock them, count them if that is wanted, and hand them out in the transaction that holds them.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use pgqueue_core::{Delivery, Error, ErrorKind, Message, Result};
 
@@ -33,8 +37,15 @@ const GUARD: &str = "select set_config('lock_timeout', $1, true), pg_advisory_xa
 /// What was locked, and the transaction that holds it.
 type Locked<C> = (<C as Client>::Transaction, Vec<<C as Client>::Row>);
 
-/// Keys in binary format, with the number of the delivery.
-type Counted = HashMap<Vec<u8>, u32>;
+/// Keys in binary format, with what is known of their deliveries.
+type Counted = HashMap<Vec<u8>, Count>;
+
+struct Count {
+    /// With this one.
+    deliveries: u32,
+    /// Before this one.
+    last_delivered_at: Option<SystemTime>,
+}
 
 /// Hands out the next rows, if there are any that nobody holds. Dropping the future closes the connection, and so holds nothing.
 pub(super) async fn look<C: Client>(inner: &Arc<Inner<C>>, mut slot: Slot<C>) -> Result<Option<Delivery>> {
@@ -109,7 +120,7 @@ async fn look_and_count<C: Client>(inner: &Inner<C>, count: &str) -> Result<Opti
     let Some(locked) = locked else { return Ok(None) };
     let count = |row: &C::Row| {
         let deliveries = u32::try_from(row.get::<i64>(1)?).unwrap_or(u32::MAX);
-        Ok((row.column(0).unwrap_or_default().to_vec(), deliveries))
+        Ok((row.column(0).unwrap_or_default().to_vec(), Count { deliveries, last_delivered_at: row.read(2)? }))
     };
     let counted: Result<Counted> = counted.iter().map(count).collect();
     Ok(Some((locked, counted?)))
@@ -190,10 +201,10 @@ fn messages<C: Client>(inner: &Inner<C>, rows: &[C::Row], counted: &Counted) -> 
             }),
         }?;
         let key = row.column(find(row, &query.key)?).unwrap_or_default();
-        Ok(match counted.get(key) {
-            Some(deliveries) => message.with_attempt((*deliveries).max(1)),
-            None => message,
-        })
+        let Some(count) = counted.get(key) else { return Ok(message) };
+        let message = message.with_attempt(count.deliveries.max(1));
+        let is_dated = query.tracking.as_ref().is_some_and(|tracking| tracking.last_delivered_at.is_some());
+        Ok(if is_dated { message.with_last_delivered_at(count.last_delivered_at) } else { message })
     };
     rows.iter().map(read).collect()
 }

@@ -38,7 +38,8 @@ impl Tracking {
         self
     }
 
-    /// Sets the column that says when a row was last handed out. Default: none.
+    /// Sets the column that says when a row was last handed out, which becomes
+    /// [`last_delivered_at`](pgqueue_core::Message::last_delivered_at) of the next delivery. Default: none.
     #[must_use]
     pub fn with_last_delivered_at(mut self, column: impl Into<String>) -> Self {
         self.last_delivered_at = Some(column.into());
@@ -58,16 +59,21 @@ impl Tracking {
         columns.into_iter().flatten().try_for_each(|column| ensure_name("column", column))
     }
 
-    /// Counts what `picked` selects, and returns the keys with their counts.
+    /// Counts what `picked` selects, and returns the keys with their counts, and when they were last handed out before.
     pub(crate) fn count(&self, picked: &str, key: &str) -> String {
         let (table, deliveries, key) = (&self.table, quoted(&self.deliveries), quoted(key));
-        let dated = self.last_delivered_at.as_deref().map(|column| format!(", {} = clock_timestamp()", quoted(column)));
+        let last = self.last_delivered_at.as_deref().map(quoted);
+        let dated = last.as_ref().map(|last| format!(", {last} = clock_timestamp()")).unwrap_or_default();
+        let last = last.map_or_else(|| "null".to_owned(), |last| format!("earlier.{last}"));
+        // What is joined is as it was before this statement.
         format!(
-            "with picked as materialized (select pending.{key} as key from ({picked}) pending) \
-             update {table} counted set {deliveries} = counted.{deliveries} + 1{} \
-             from picked where counted.{key} = picked.key \
-             returning counted.{key} as key, counted.{deliveries}::bigint as deliveries",
-            dated.unwrap_or_default()
+            "with picked as materialized (select pending.{key} as key from ({picked}) pending), \
+             counted as ( \
+               update {table} counted set {deliveries} = counted.{deliveries} + 1{dated} \
+               from picked where counted.{key} = picked.key \
+               returning counted.{key} as key, counted.{deliveries}::bigint as deliveries) \
+             select counted.key, counted.deliveries, {last}::timestamptz \
+             from counted join {table} earlier on earlier.{key} = counted.key"
         )
     }
 
