@@ -138,7 +138,7 @@ async fn relay(name: String, queue: PgQueue, batches: usize) -> anyhow::Result<u
             let (_, delivery) = job.take_delivery()?;
             let mut rows = HeldDelivery::from_delivery(delivery)?;
             let messages: Vec<_> = rows.messages().iter().map(|row| NewMessage::new(row.payload().clone())).collect();
-            queue.publish_in(rows.transaction()?, &name, messages).await?;
+            queue.publish_in(rows.transaction().await?, &name, messages).await?;
             if done.fetch_add(1, Ordering::Relaxed) == batches {
                 death.send_replace(rows.messages().len());
                 std::future::pending::<()>().await; // until it is dropped, as a process that is killed

@@ -159,3 +159,28 @@ pub enum ClientError {
     /// The client cannot be used so: a bad URL, TLS that is missing, an answer that cannot be read.
     Unusable(BoxError),
 }
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(_) => f.write_str("the PostgreSQL server cannot be reached"),
+            Self::PoolExhausted(_) => {
+                f.write_str("every connection of the pool is in use, for as long as the pool waits")
+            }
+            Self::Lost(_) => f.write_str("the connection to the PostgreSQL server was lost"),
+            Self::Refused { code, message, .. } => write!(f, "the PostgreSQL server refused with {code}: {message}"),
+            Self::Unusable(source) => write!(f, "the PostgreSQL client cannot be used like this: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        let (Self::Unreachable(source)
+        | Self::PoolExhausted(source)
+        | Self::Lost(source)
+        | Self::Unusable(source)
+        | Self::Refused { source, .. }) = self;
+        Some(&**source)
+    }
+}

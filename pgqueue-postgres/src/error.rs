@@ -118,6 +118,8 @@ fn refused(code: &str, message: String, about: About<'_>) -> Error {
         ),
         // Shutting down, crashing, starting up, too many clients, or a connection that fails.
         ("57P01" | "57P02" | "57P03" | "57P05" | "53300", _) => Error::new(ErrorKind::Connection, message),
+        // Of the class of connections, but no such exception: bound values that do not fit a statement.
+        ("08P01", _) => Error::new(ErrorKind::Query, message),
         (code, _) if code.starts_with("08") => Error::new(ErrorKind::Connection, message),
         // Authentication, and a database that does not exist.
         (code, _) if code.starts_with("28") || code == "3D000" => Error::new(ErrorKind::Fatal, message),

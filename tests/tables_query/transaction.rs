@@ -38,7 +38,7 @@ async fn done(database: &Database) -> String {
 }
 
 async fn write<C: Client>(held: &mut HeldDelivery<C>) {
-    let wrote = held.transaction().unwrap().execute("insert into work values ('x')", &[]).await.unwrap();
+    let wrote = held.transaction().await.unwrap().execute("insert into work values ('x')", &[]).await.unwrap();
     assert_eq!(wrote, 1);
 }
 
@@ -111,7 +111,7 @@ where
     for _ in 0..3 {
         let mut held = HeldDelivery::<C>::from_delivery(next(&mut stream).await).unwrap();
         let message = pgqueue_core::NewMessage::new(held.message().payload().clone());
-        queue.publish_in(held.transaction().unwrap(), "orders", vec![message]).await.unwrap();
+        queue.publish_in(held.transaction().await.unwrap(), "orders", vec![message]).await.unwrap();
         held.ok().await.unwrap();
     }
     for (delivery, expected) in take(&mut invoices, 3).await.into_iter().zip(0..) {
@@ -127,7 +127,7 @@ async fn failed_statement_of_the_handler_is_no_ok<C: Client>() {
     insert(&database, "a", 0..1).await;
     let mut stream = consume(driver(&tables, "a", Locking::Ordered)).await;
     let mut held = HeldDelivery::<C>::from_delivery(next(&mut stream).await).unwrap();
-    held.transaction().unwrap().execute("insert into nothing values (1)", &[]).await.unwrap_err();
+    held.transaction().await.unwrap().execute("insert into nothing values (1)", &[]).await.unwrap_err();
     held.ok().await.unwrap_err();
     assert_eq!(payload(&next(&mut stream).await), "0");
 }

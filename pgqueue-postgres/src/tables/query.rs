@@ -120,7 +120,7 @@ impl<R: Row> PendingQuery<R> {
         self
     }
 
-    /// Sets the column of the base query that identifies a row; its values are what your statements get as `$1`, as an array
+    /// Sets the column of the base query that identifies a row, each value one row of the table: its values are what your statements get as `$1`, as an array
     /// of its type, and what messages have as their ids. Default: `id`.
     pub fn with_key(mut self, column: impl Into<String>) -> Self {
         self.key = column.into();
@@ -177,14 +177,16 @@ impl<R: Row> PendingQuery<R> {
     }
 
     /// Sets the statement of an OK, which must be said: `$1` is the array of keys. Should it touch no row, somebody else had
-    /// them; it is rolled back, and the answer is [`LeaseLost`](ErrorKind::LeaseLost).
+    /// them; it is rolled back, and the answer is [`LeaseLost`](ErrorKind::LeaseLost). Should it touch more rows than were
+    /// delivered, it is rolled back too, and is [`Invalid`](ErrorKind::Invalid).
     pub fn with_ok(mut self, ok: impl Into<Command>) -> Self {
         self.ok = ok.into();
         self
     }
 
     /// Sets the statement of a Requeue: `$1` is the array of keys, `$2` in how many milliseconds it is due, a `bigint`, NULL if
-    /// nothing says, and `$3` the reason, a `text`, or NULL. Default: none, and the rows are pending at once.
+    /// nothing says, and `$3` the reason, a `text`, or NULL. Default: none, and the rows are pending at once; a Requeue with a delay is
+    /// rolled back then, and is [`Invalid`](ErrorKind::Invalid).
     pub fn with_requeue(mut self, requeue: impl Into<Command>) -> Self {
         self.requeue = Some(requeue.into());
         self
@@ -197,8 +199,9 @@ impl<R: Row> PendingQuery<R> {
         self
     }
 
-    /// Sets when requeued rows are due where the answer does not say, and after how many attempts they are rejected, if
-    /// [that](Self::with_reject) can be done. Default: none.
+    /// Sets when requeued rows are due where the answer does not say, which takes a [statement](Self::with_requeue), and after how
+    /// many attempts they are rejected, which takes [another](Self::with_reject) and attempts that are [counted](Self::with_tracking)
+    /// or [read](Columns::with_attempt). Default: none.
     pub fn with_backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = Some(backoff);
         self
@@ -254,6 +257,10 @@ impl<R: Row> PendingQuery<R> {
             return invalid("does not say what an OK does: give it a statement, with `with_ok`");
         } else if self.batch == 0 {
             return invalid("has a batch of 0 rows; it must be 1 or more");
+        } else if self.backoff.is_some() && self.requeue.is_none() {
+            return invalid(
+                "has a backoff, and no statement that could keep a row from being pending: give it one, with `with_requeue`",
+            );
         } else if self.max_deliveries == Some(0) {
             return invalid("allows 0 deliveries; it must allow 1 or more");
         } else if self.poll_interval.is_zero() {

@@ -29,6 +29,10 @@ const HELD: Duration = Duration::from_secs(1);
 const ROLLS_BACK: Duration = Duration::from_secs(2);
 const LOOKS_SOON: Duration = Duration::from_millis(10);
 
+/// How long a consumer rests that gives back one delivery after the other: after the second the shortest, then twice as long each.
+const SHORTEST_REST: Duration = Duration::from_millis(10);
+const LONGEST_REST: Duration = Duration::from_secs(1);
+
 /// One consumer of the rows that a [`PendingQuery`] selects: the driver for [`subscribe`](pgqueue_core::subscribe).
 ///
 /// It runs no task of its own: it looks when it is asked, and each delivery is a transaction on a connection of its own.
@@ -39,6 +43,9 @@ const LOOKS_SOON: Duration = Duration::from_millis(10);
 /// that become messages, and that the statements can be planned.
 ///
 /// [`Locking::Ordered`] consumers that wait for another hold a connection each.
+///
+/// One that gives back delivery after delivery, requeued or dropped, rests before the next: for 10 ms, then twice as long each time,
+/// up to 1 s. An OK or a Reject ends that.
 pub struct QueryDriver<C: Client> {
     inner: Arc<Inner<C>>,
 }
@@ -60,6 +67,28 @@ struct State {
     waits: bool,
     /// When a delivery was last rolled back by closing its connection.
     rolled_back_at: Option<Instant>,
+    /// How many deliveries in a row were given back, and until when it rests for it.
+    given_back: u32,
+    rests_until: Option<Instant>,
+    /// How many looks in a row met statements that were prepared for other columns.
+    stale: usize,
+}
+
+impl State {
+    /// Notes that a delivery was given back. What fails again and again, and is pending at once, must not keep the server busy.
+    fn give_back(&mut self) {
+        self.given_back = self.given_back.saturating_add(1);
+        let rest =
+            2_u32.checked_pow(self.given_back.saturating_sub(2)).and_then(|times| SHORTEST_REST.checked_mul(times));
+        let rest = rest.map_or(LONGEST_REST, |rest| rest.min(LONGEST_REST));
+        self.rests_until = (self.given_back > 1).then(|| Instant::now() + rest);
+    }
+
+    /// How long it still rests.
+    fn rest(&self) -> Option<Duration> {
+        let rest = self.rests_until?.saturating_duration_since(Instant::now());
+        (!rest.is_zero()).then_some(rest)
+    }
 }
 
 /// The place of one delivery among those that may be out.
@@ -67,11 +96,18 @@ pub(crate) struct Slot<C: Client> {
     inner: Arc<Inner<C>>,
     /// Whether there is a delivery, whose end is reason to look.
     is_out: bool,
+    /// Whether its rows need not be handed out again.
+    is_done: bool,
 }
 
 impl<C: Client> Slot<C> {
     pub(super) fn hand_out(&mut self) {
         self.is_out = true;
+    }
+
+    /// Notes that the rows need not be handed out again.
+    pub(super) fn note_done(&mut self) {
+        self.is_done = true;
     }
 
     /// Notes that the server is about to roll the delivery back.
@@ -82,10 +118,17 @@ impl<C: Client> Slot<C> {
 
 impl<C: Client> Drop for Slot<C> {
     fn drop(&mut self) {
-        self.inner.lock().out -= 1;
-        if self.is_out {
-            self.inner.ring();
+        let mut state = self.inner.lock();
+        state.out -= 1;
+        if !self.is_out {
+            return;
+        } else if self.is_done {
+            (state.given_back, state.rests_until) = (0, None);
+        } else {
+            state.give_back();
         }
+        drop(state);
+        self.inner.ring();
     }
 }
 
@@ -150,15 +193,15 @@ impl<C: Client> Inner<C> {
         if self.query.locking == Locking::Ordered { most.min(1) } else { most }
     }
 
-    /// Takes a place for a delivery, if there is one.
+    /// Takes a place for a delivery, if there is one, and unless the consumer rests.
     fn take_slot(self: &Arc<Self>) -> Option<Slot<C>> {
         let most = self.most();
         let mut state = self.lock();
-        if state.out >= most {
+        if state.out >= most || state.rest().is_some() {
             return None;
         }
         state.out += 1;
-        Some(Slot { inner: Arc::clone(self), is_out: false })
+        Some(Slot { inner: Arc::clone(self), is_out: false, is_done: false })
     }
 
     pub(crate) fn waits(&self) -> bool {
@@ -171,6 +214,14 @@ impl<C: Client> Inner<C> {
         if is_busy {
             self.ring();
         }
+    }
+
+    /// Notes whether a statement was prepared for other columns than the table has by now. Once for each connection that is
+    /// to be expected; more often, there is something else.
+    pub(crate) fn note_stale(&self, is_stale: bool) -> bool {
+        let mut state = self.lock();
+        state.stale = if is_stale { state.stale + 1 } else { 0 };
+        state.stale <= self.shared.client.max_connections()
     }
 
     /// Lets the consumer look again.
@@ -207,10 +258,16 @@ impl<C: Client> SubscriptionDriver for QueryDriver<C> {
 #[async_trait]
 impl<C: Client> Waiting for Inner<C> {
     async fn due_in(&self) -> Result<Option<Duration>> {
-        if self.lock().out >= self.most() {
+        let (out, rest, rolled_back_at) = {
+            let state = self.lock();
+            (state.out, state.rest(), state.rolled_back_at)
+        };
+        if out >= self.most() {
             return Ok(None);
+        } else if rest.is_some() {
+            return Ok(rest);
         }
-        let closed = self.lock().rolled_back_at.map(|at| at.elapsed()).filter(|elapsed| *elapsed < ROLLS_BACK);
+        let closed = rolled_back_at.map(|at| at.elapsed()).filter(|elapsed| *elapsed < ROLLS_BACK);
         if let Some(elapsed) = closed {
             return Ok(Some((elapsed / 2).max(LOOKS_SOON)));
         }

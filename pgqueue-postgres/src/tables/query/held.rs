@@ -16,6 +16,10 @@ use crate::{
     value::millis,
 };
 
+/// By which the answer finds out whether the transaction is still the one that holds the rows.
+const SAVEPOINT: &str = "savepoint pgqueue_delivery";
+const RELEASE: &str = "release savepoint pgqueue_delivery";
+
 /// A delivery of rows that its transaction holds, for handlers who work in that transaction: what they write commits with their
 /// OK, or not at all.
 ///
@@ -28,6 +32,8 @@ pub struct HeldDelivery<C: Client> {
     transaction: Option<C::Transaction>,
     messages: Vec<Message>,
     keys: Parameter,
+    /// Whether the handler has had the transaction.
+    is_lent: bool,
     /// Frees the place of this delivery once its transaction has ended. Declared last: that is dropped before.
     slot: Slot<C>,
 }
@@ -40,7 +46,7 @@ impl<C: Client> HeldDelivery<C> {
         keys: Parameter,
         slot: Slot<C>,
     ) -> Self {
-        Self { inner, transaction: Some(transaction), messages, keys, slot }
+        Self { inner, transaction: Some(transaction), messages, keys, is_lent: false, slot }
     }
 
     /// Takes over a delivery that a [`QueryDriver`](crate::QueryDriver) of this client handed out.
@@ -69,12 +75,43 @@ impl<C: Client> HeldDelivery<C> {
         &self.messages
     }
 
-    /// Returns the transaction, of which what you write is part.
+    /// Lends the transaction, of which what you write is part. Leave its end to the answer; savepoints of your own are fine.
     ///
     /// # Errors
-    /// [`Fatal`](ErrorKind::Fatal) if it was answered, which cannot be, as answering takes the delivery.
-    pub fn transaction(&mut self) -> Result<&mut C::Transaction> {
+    /// What the server says: a savepoint is made the first time, by which the answer finds out whether you ended the
+    /// transaction.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn transaction(&mut self) -> Result<&mut C::Transaction> {
+        if !self.is_lent {
+            self.run(SAVEPOINT).await?;
+            self.is_lent = true;
+        }
         self.transaction.as_mut().ok_or_else(answered)
+    }
+
+    /// Runs a statement without arguments in the transaction.
+    async fn run(&mut self, statement: &str) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        let transaction = self.transaction.as_mut().ok_or_else(answered)?;
+        let done = transaction.execute(statement, &[]);
+        within(TIME_LIMIT, async { done.await.map(drop).map_err(|error| repeatable(error, inner.about())) }).await
+    }
+
+    /// Finds out whether the handler, to whom it was lent, has ended the transaction: what holds the rows would be gone.
+    async fn ensure_open(&mut self) -> Result<()> {
+        if !self.is_lent {
+            return Ok(());
+        }
+        self.run(RELEASE).await.map_err(|error| match error.kind() {
+            ErrorKind::Connection | ErrorKind::Timeout => error,
+            _ => {
+                let message = "the handler has ended the delivery's transaction, or a statement failed in it; leave its end to the \
+                               answer, and try what may fail behind a savepoint";
+                Error::new(ErrorKind::Invalid, message).with_source(error)
+            }
+        })
     }
 
     /// Answers OK: runs the statement of an OK, and commits.
@@ -103,6 +140,7 @@ impl<C: Client> HeldDelivery<C> {
     ///
     /// # Errors
     /// [`LeaseLost`](ErrorKind::LeaseLost) if the statement touched no row: somebody else took them.
+    /// [`Invalid`](ErrorKind::Invalid) if it touched more rows than were delivered, or if the handler ended the transaction.
     /// [`NotFound`](ErrorKind::NotFound) if it touched none as the subscription [does not exist](PendingQuery::with_exists).
     /// [`Invalid`](ErrorKind::Invalid) for a Reject where no statement says what that is.
     /// [`Unknown`](ErrorKind::Unknown) if the connection was lost while it committed. Else what the server says. All but
@@ -117,9 +155,11 @@ impl<C: Client> HeldDelivery<C> {
     async fn answer(mut self, ack: Ack) -> Result<()> {
         let inner = Arc::clone(&self.inner);
         let about = inner.about();
+        let is_done = !matches!(ack, Ack::Requeue(_));
         let command = self.command(&inner.query, ack)?;
         let keys = self.keys.clone();
-        let transaction = self.transaction()?;
+        self.ensure_open().await?;
+        let transaction = self.transaction.as_mut().ok_or_else(answered)?;
         if let Some(date) = &inner.statements.date_ack {
             let dated = transaction.execute(date, std::slice::from_ref(&keys));
             within(TIME_LIMIT, async { dated.await.map_err(|error| repeatable(error, about)) }).await?;
@@ -129,10 +169,15 @@ impl<C: Client> HeldDelivery<C> {
             let touched = within(TIME_LIMIT, async { touched.await.map_err(|error| repeatable(error, about)) }).await?;
             if touched == 0 {
                 return Err(self.lost().await);
+            } else if touched > self.messages.len() as u64 {
+                return Err(too_many(&inner.query.name, touched, self.messages.len()));
             }
         }
         let Some(transaction) = self.transaction.take() else { return Err(answered()) };
         let committed = tokio::time::timeout(TIME_LIMIT, transaction.commit()).await;
+        if is_done && matches!(committed, Ok(Ok(()))) {
+            self.slot.note_done();
+        }
         committed.map_or_else(
             |_| {
                 let message =
@@ -146,7 +191,7 @@ impl<C: Client> HeldDelivery<C> {
     /// Says why an answer touched no row.
     async fn lost(&mut self) -> Error {
         let inner = Arc::clone(&self.inner);
-        if let (Some(exists), Ok(transaction)) = (&inner.statements.exists, self.transaction()) {
+        if let (Some(exists), Some(transaction)) = (&inner.statements.exists, &mut self.transaction) {
             let bound = inner.bound([]);
             let answer = transaction.query(exists, &bound);
             let answer = within(TIME_LIMIT, async { answer.await.map_err(|error| repeatable(error, inner.about())) });
@@ -171,17 +216,16 @@ impl<C: Client> HeldDelivery<C> {
                 if let (true, Some(reject)) = (is_last, &query.reject) {
                     return Ok(Some(bound(reject, "Reject", &[Parameter::nullable(reason)])));
                 }
+                if let (Some(_), None) = (delay, &query.requeue) {
+                    return Err(unsaid(&query.name, "a Requeue with a delay", "with_requeue"));
+                }
                 let delay = delay.or_else(|| query.backoff.map(|backoff| backoff.delay(attempt)));
                 let given = [Parameter::nullable(delay.map(millis)), Parameter::nullable(reason)];
                 Ok(query.requeue.as_ref().map(|requeue| bound(requeue, "Requeue", &given)))
             }
             Ack::Reject { reason } => {
-                let reject = query.reject.as_ref().ok_or_else(|| {
-                    let name = &query.name;
-                    let message =
-                        format!("{name:?} does not say what a Reject does: give it a statement, with `with_reject`");
-                    Error::new(ErrorKind::Invalid, message)
-                })?;
+                let unsaid = || unsaid(&query.name, "a Reject", "with_reject");
+                let reject = query.reject.as_ref().ok_or_else(unsaid)?;
                 Ok(Some(bound(reject, "Reject", &[Parameter::new(reason)])))
             }
             _ => Err(Error::new(ErrorKind::Invalid, "the driver of a query does not know such an answer")),
@@ -189,9 +233,24 @@ impl<C: Client> HeldDelivery<C> {
     }
 }
 
+fn unsaid(name: &str, what: &str, setter: &str) -> Error {
+    Error::new(
+        ErrorKind::Invalid,
+        format!("{name:?} does not say what {what} does: give it a statement, with `{setter}`"),
+    )
+}
+
 fn lost(name: &str) -> Error {
     let message = format!("the answer touched no row of {name:?}: somebody else took what was delivered");
     Error::new(ErrorKind::LeaseLost, message)
+}
+
+fn too_many(name: &str, touched: u64, delivered: usize) -> Error {
+    let message = format!(
+        "the answer touched {touched} rows of {name:?}, of which {delivered} were delivered, and is rolled back: is the key unique, and \
+         does the statement ask for any($1)?"
+    );
+    Error::new(ErrorKind::Invalid, message)
 }
 
 fn answered() -> Error {

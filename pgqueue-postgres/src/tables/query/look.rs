@@ -82,14 +82,18 @@ async fn lock<C: Client>(
         ask(inner, transaction.query(LIMIT_WAIT, &[wait_limit()])).await?;
     }
     let is_busy = match ask_for_locks(inner, transaction.query(statement, bound)).await? {
-        Answer::Here(rows) if !rows.is_empty() => return Ok(Some((transaction, rows))),
+        Answer::Here(rows) if !rows.is_empty() => {
+            inner.note_stale(false);
+            return Ok(Some((transaction, rows)));
+        }
         Answer::Here(_) => false,
         Answer::Held => true,
         // The connection goes, with what it has prepared.
-        Answer::Stale => {
+        Answer::Stale(_) if inner.note_stale(true) => {
             inner.ring();
             return Ok(None);
         }
+        Answer::Stale(error) => return Err(repeatable(error, inner.about())),
     };
     ask(inner, transaction.rollback()).await?;
     inner.note_busy(is_busy);
@@ -104,7 +108,7 @@ async fn look_and_count<C: Client>(inner: &Inner<C>, count: &str) -> Result<Opti
     let guarded = ask_for_locks(inner, guard.query(GUARD, &[wait_limit(), inner.guard()])).await?;
     let counted = match guarded {
         Answer::Here(_) => count_next(inner, count, &next).await?,
-        Answer::Held | Answer::Stale => {
+        Answer::Held | Answer::Stale(_) => {
             inner.note_busy(true);
             Vec::new()
         }
@@ -139,7 +143,7 @@ async fn count_next<C: Client>(inner: &Inner<C>, count: &str, next: &[Parameter]
             inner.note_busy(false);
             Ok(counted)
         }
-        Answer::Held | Answer::Stale => {
+        Answer::Held | Answer::Stale(_) => {
             inner.note_busy(true);
             Ok(Vec::new())
         }
@@ -161,7 +165,7 @@ enum Answer<T> {
     /// Somebody else holds what was asked for.
     Held,
     /// The connection prepared its statement when the table had other columns.
-    Stale,
+    Stale(ClientError),
 }
 
 /// As [`ask`], for locks.
@@ -173,7 +177,9 @@ async fn ask_for_locks<C: Client, T>(
         match call.await {
             Ok(answer) => Ok(Answer::Here(answer)),
             Err(ClientError::Refused { code, .. }) if code == LOCK_NOT_AVAILABLE => Ok(Answer::Held),
-            Err(ClientError::Refused { code, .. }) if code == STALE => Ok(Answer::Stale),
+            Err(error) if matches!(&error, ClientError::Refused { code, .. } if code == STALE) => {
+                Ok(Answer::Stale(error))
+            }
             Err(error) => Err(repeatable(error, inner.about())),
         }
     })
