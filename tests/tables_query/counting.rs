@@ -7,12 +7,13 @@ use pgqueue_postgres::{Client, Locking, PendingQuery, Tracking};
 use crate::{
     both_clients::on_both_clients,
     common::{next, patiently, until_sql},
-    table::{Small, consume, database, insert, messages, payload, tables},
+    table::{Small, consume, database, insert, left, messages, payload, tables},
 };
 
 on_both_clients!(
     count_survives_a_crash,
     answers_are_dated,
+    row_that_nobody_answers_is_rejected_after_its_last_attempt,
     each_delivery_is_counted_once_however_many_consumers_compete,
     ordered_waiters_do_not_count,
     count_is_read_from_a_column,
@@ -55,6 +56,30 @@ async fn answers_are_dated<C: Client>() {
     next(&mut stream).await.requeue().await.unwrap();
     let dated = "select last_ack_at >= last_delivered_at from messages";
     assert_eq!(database.sql(dated).await.unwrap(), "t");
+}
+
+/// And those behind it are handed out.
+async fn row_that_nobody_answers_is_rejected_after_its_last_attempt<C: Client>() {
+    for (locking, batch) in [(Locking::Ordered, 1), (Locking::Unordered, 1), (Locking::Ordered, 2)] {
+        let database = database().await;
+        let tables = tables::<C>(&database).await;
+        database.sql("create table rejected (payload text, deliveries int, reason text)").await.unwrap();
+        let reject = "with gone as (delete from messages where id = any($1) returning payload, deliveries) \
+                      insert into rejected select payload, deliveries, $2 from gone";
+        let query = counted::<C>(locking).with_batch(batch).with_max_attempts(2).with_reject(reject);
+        insert(&database, "a", 0..1).await;
+        let mut stream = consume(tables.query(query)).await;
+        for _ in 0..2 {
+            drop(next(&mut stream).await);
+        }
+        insert(&database, "a", 1..2).await;
+        let neighbour = next(&mut stream).await;
+        assert_eq!((payload(&neighbour), neighbour.message().attempt()), ("1".to_owned(), 1));
+        neighbour.ok().await.unwrap();
+        let rejected = database.sql("select concat_ws(', ', payload, deliveries, reason) from rejected").await.unwrap();
+        assert_eq!(rejected, "0, 2, given up after 2 attempts", "{locking:?}");
+        assert_eq!(left(&database).await, "0");
+    }
 }
 
 async fn each_delivery_is_counted_once_however_many_consumers_compete<C: Small>() {

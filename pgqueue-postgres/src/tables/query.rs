@@ -84,6 +84,7 @@ pub struct PendingQuery<R> {
     pub(crate) tracking: Option<Tracking>,
     pub(crate) backoff: Option<Backoff>,
     pub(crate) rings: Rings,
+    pub(crate) max_attempts: Option<u32>,
     pub(crate) poll_interval: Duration,
     pub(crate) max_deliveries: Option<usize>,
 }
@@ -109,6 +110,7 @@ impl<R: Row> PendingQuery<R> {
             tracking: None,
             backoff: None,
             rings: Rings::Nothing,
+            max_attempts: None,
             poll_interval: Duration::from_secs(60),
             max_deliveries: None,
         }
@@ -199,11 +201,21 @@ impl<R: Row> PendingQuery<R> {
         self
     }
 
-    /// Sets when requeued rows are due where the answer does not say, which takes a [statement](Self::with_requeue), and after how
-    /// many attempts they are rejected, which takes [another](Self::with_reject) and attempts that are [counted](Self::with_tracking)
-    /// or [read](Columns::with_attempt). Default: none.
+    /// Sets when requeued rows are due where the answer does not say, which takes a [statement](Self::with_requeue), and [after how
+    /// many attempts](Self::with_max_attempts) they are rejected. Default: none.
     pub fn with_backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = Some(backoff);
+        self
+    }
+
+    /// Sets after how many attempts rows are rejected, which takes a [statement](Self::with_reject) and attempts that are
+    /// [counted](Self::with_tracking) or [read](Columns::with_attempt). Default: as the
+    /// [backoff](Self::with_backoff) says, if there is one.
+    ///
+    /// A Requeue of the last attempt is a Reject. Where deliveries are [counted](Self::with_tracking), rows that were handed out
+    /// so often and never answered, as they kill who handles them, are rejected instead of being handed out once more.
+    pub fn with_max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = Some(attempts);
         self
     }
 
@@ -247,6 +259,12 @@ impl<R: Row> PendingQuery<R> {
         self
     }
 
+    /// After how many attempts rows are rejected, and how.
+    pub(crate) fn last_attempt(&self) -> Option<(u32, &Command)> {
+        let attempts = self.max_attempts.or_else(|| self.backoff.map(|backoff| backoff.max_attempts()));
+        Some((attempts?, self.reject.as_ref()?))
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         let invalid = |what: &str| Err(Error::new(ErrorKind::Invalid, format!("the query {:?} {what}", self.name)));
         ensure_name("key column", &self.key)?;
@@ -261,6 +279,8 @@ impl<R: Row> PendingQuery<R> {
             return invalid(
                 "has a backoff, and no statement that could keep a row from being pending: give it one, with `with_requeue`",
             );
+        } else if self.max_attempts == Some(0) {
+            return invalid("allows 0 attempts; it must allow 1 or more");
         } else if self.max_deliveries == Some(0) {
             return invalid("allows 0 deliveries; it must allow 1 or more");
         } else if self.poll_interval.is_zero() {

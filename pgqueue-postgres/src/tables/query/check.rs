@@ -102,18 +102,17 @@ async fn check_columns<C: Client>(inner: &Inner<C>) -> Result<u32> {
 
 /// Whether rows can be locked, and deliveries counted.
 async fn check_lock<C: Client>(inner: &Inner<C>) -> Result<()> {
-    let bound = inner.bound([Parameter::new(1_i64)]);
-    let statements = [Some(&inner.statements.lock), inner.statements.count.as_ref()];
-    for (statement, what) in statements.into_iter().flatten().zip(["the base query", "the tracking"]) {
-        plan(inner, statement, &bound).await.map_err(|error| refused(inner, what, error))?;
-    }
+    let one = || Parameter::new(1_i64);
+    let statements = &inner.statements;
     let questions = [
-        (Some(&inner.statements.outlook), "when the next row is due"),
-        (inner.statements.exists.as_ref(), "whether the subscription exists"),
+        (Some(&statements.lock), "the base query", vec![one()]),
+        (statements.count.as_ref(), "the tracking", vec![one(), one()]),
+        (Some(&statements.outlook), "when the next row is due", vec![]),
+        (statements.exists.as_ref(), "whether the subscription exists", vec![]),
     ];
-    for (statement, what) in questions {
+    for (statement, what, after) in questions {
         let Some(statement) = statement else { continue };
-        plan(inner, statement, &inner.bound([])).await.map_err(|error| refused(inner, what, error))?;
+        plan(inner, statement, &inner.bound(after)).await.map_err(|error| refused(inner, what, error))?;
     }
     Ok(())
 }

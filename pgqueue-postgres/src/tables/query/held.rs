@@ -212,8 +212,7 @@ impl<C: Client> HeldDelivery<C> {
             Ack::Ok => Ok(Some(bound(&query.ok, "OK", &[]))),
             Ack::Requeue(Requeue { delay, reason, .. }) => {
                 let attempt = self.message().attempt();
-                let is_last = query.backoff.is_some_and(|backoff| attempt >= backoff.max_attempts());
-                if let (true, Some(reject)) = (is_last, &query.reject) {
+                if let Some((_, reject)) = query.last_attempt().filter(|(last, _)| attempt >= *last) {
                     return Ok(Some(bound(reject, "Reject", &[Parameter::nullable(reason)])));
                 }
                 if let (Some(_), None) = (delay, &query.requeue) {
@@ -240,7 +239,7 @@ fn unsaid(name: &str, what: &str, setter: &str) -> Error {
     )
 }
 
-fn lost(name: &str) -> Error {
+pub(super) fn lost(name: &str) -> Error {
     let message = format!("the answer touched no row of {name:?}: somebody else took what was delivered");
     Error::new(ErrorKind::LeaseLost, message)
 }

@@ -12,7 +12,7 @@ use super::{
     Mapping,
     columns::{find, text},
     driver::{Inner, Slot},
-    held::HeldDelivery,
+    held::{HeldDelivery, lost},
 };
 use crate::{
     Client, ClientError, OwnedTransaction, Parameter, Row,
@@ -103,16 +103,19 @@ async fn lock<C: Client>(
 /// Counts the next deliveries, which commits, and then locks what was counted. Of several consumers only one does so at a time, so
 /// that nobody counts what another is about to lock.
 async fn look_and_count<C: Client>(inner: &Inner<C>, count: &str) -> Result<Option<(Locked<C>, Counted)>> {
-    let next: Vec<_> = inner.bound([limit(inner.query.batch)]);
     let mut guard = begin(inner).await?;
     let guarded = ask_for_locks(inner, guard.query(GUARD, &[wait_limit(), inner.guard()])).await?;
     let counted = match guarded {
-        Answer::Here(_) => count_next(inner, count, &next).await?,
+        Answer::Here(_) => count_next(inner, count).await?,
         Answer::Held | Answer::Stale(_) => {
             inner.note_busy(true);
             Vec::new()
         }
     };
+    let (spent, counted): (Vec<_>, Vec<_>) = counted.into_iter().partition(|row| row.column(1).is_none());
+    if !spent.is_empty() {
+        give_up(inner, &spent).await?;
+    }
     let locked = match &counted[..] {
         [] => None,
         rows => {
@@ -131,14 +134,18 @@ async fn look_and_count<C: Client>(inner: &Inner<C>, count: &str) -> Result<Opti
 }
 
 /// Counts the next deliveries, under the guard, once nobody holds what is first.
-async fn count_next<C: Client>(inner: &Inner<C>, count: &str, next: &[Parameter]) -> Result<Vec<C::Row>> {
+async fn count_next<C: Client>(inner: &Inner<C>, count: &str) -> Result<Vec<C::Row>> {
+    let batch = limit(inner.query.batch);
     if inner.waits() {
-        let Some((transaction, _)) = lock(inner, &inner.statements.lock_waiting, next, true).await? else {
+        let next = inner.bound([batch.clone()]);
+        let Some((transaction, _)) = lock(inner, &inner.statements.lock_waiting, &next, true).await? else {
             return Ok(Vec::new());
         };
         ask(inner, transaction.rollback()).await?;
     }
-    match ask_for_locks(inner, inner.shared.client.query(count, next)).await? {
+    let last_attempt = inner.query.last_attempt().map_or(i64::MAX, |(attempts, _)| i64::from(attempts));
+    let next = inner.bound([batch, Parameter::new(last_attempt)]);
+    match ask_for_locks(inner, inner.shared.client.query(count, &next)).await? {
         Answer::Here(counted) => {
             inner.note_busy(false);
             Ok(counted)
@@ -148,6 +155,24 @@ async fn count_next<C: Client>(inner: &Inner<C>, count: &str, next: &[Parameter]
             Ok(Vec::new())
         }
     }
+}
+
+/// Rejects rows that had their last attempt and were never answered.
+async fn give_up<C: Client>(inner: &Inner<C>, spent: &[C::Row]) -> Result<()> {
+    let Some((attempts, reject)) = inner.query.last_attempt() else { return Ok(()) };
+    let name = &inner.query.name;
+    let these = inner.bound([keys(spent, "key", name)?, limit(spent.len())]);
+    if let Some((mut transaction, rows)) = lock(inner, &inner.statements.relock, &these, false).await? {
+        let keys = keys(&rows, &inner.query.key, name)?;
+        let statement = reject.labelled("Reject", &keys);
+        let bound = reject.bound([keys, Parameter::new(format!("given up after {attempts} attempts"))]);
+        if ask(inner, transaction.execute(&statement, &bound)).await? == 0 {
+            return Err(lost(name));
+        }
+        ask(inner, transaction.commit()).await?;
+    }
+    inner.ring(); // there may be more behind them
+    Ok(())
 }
 
 async fn begin<C: Client>(inner: &Inner<C>) -> Result<C::Transaction> {

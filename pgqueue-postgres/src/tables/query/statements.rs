@@ -25,7 +25,7 @@ pub(crate) struct Statements {
     pub(crate) lock_waiting: String,
     /// Lock those of the rows whose keys are bound last but one.
     pub(crate) relock: String,
-    /// Counts the deliveries of the next rows.
+    /// Counts the deliveries of the next rows, but of those that had as many as the last parameter says.
     pub(crate) count: Option<String>,
     pub(crate) date_ack: Option<String>,
     /// Whether something is pending, and in how many milliseconds the next will be.
@@ -54,7 +54,7 @@ impl Statements {
             lock: lock(others),
             lock_waiting: lock(Others::Wait),
             relock: format!("{} where pending.{key} = any(${next}) limit ${after}", locked(others)),
-            count: query.tracking.as_ref().map(|tracking| tracking.count(&lock(others), &query.key)),
+            count: query.tracking.as_ref().map(|tracking| tracking.count(&lock(others), &query.key, after)),
             date_ack: query.tracking.as_ref().and_then(|tracking| tracking.date_ack(&query.key)),
             outlook: format!("select exists(select from (\n{base}\n) pending), ({due})::bigint"),
             exists: query.exists.as_ref().map(|exists| format!("select coalesce((\n{exists}\n), false)")),

@@ -59,8 +59,9 @@ impl Tracking {
         columns.into_iter().flatten().try_for_each(|column| ensure_name("column", column))
     }
 
-    /// Counts what `picked` selects, and returns the keys with their counts, and when they were last handed out before.
-    pub(crate) fn count(&self, picked: &str, key: &str) -> String {
+    /// Counts what `picked` selects, and returns the keys with their counts, and when they were last handed out before. What had
+    /// the last attempt, which is a parameter, is not counted, and has no count.
+    pub(crate) fn count(&self, picked: &str, key: &str, last_attempt: usize) -> String {
         let (table, deliveries, key) = (&self.table, quoted(&self.deliveries), quoted(key));
         let last = self.last_delivered_at.as_deref().map(quoted);
         let dated = last.as_ref().map(|last| format!(", {last} = clock_timestamp()")).unwrap_or_default();
@@ -70,10 +71,10 @@ impl Tracking {
             "with picked as materialized (select pending.{key} as key from ({picked}) pending), \
              counted as ( \
                update {table} counted set {deliveries} = counted.{deliveries} + 1{dated} \
-               from picked where counted.{key} = picked.key \
+               from picked where counted.{key} = picked.key and counted.{deliveries} < ${last_attempt} \
                returning counted.{key} as key, counted.{deliveries}::bigint as deliveries) \
-             select counted.key, counted.deliveries, {last}::timestamptz \
-             from counted join {table} earlier on earlier.{key} = counted.key"
+             select picked.key, counted.deliveries, {last}::timestamptz \
+             from picked join {table} earlier on earlier.{key} = picked.key left join counted on counted.key = picked.key"
         )
     }
 
