@@ -86,6 +86,17 @@ pub type PendingQuery = pgqueue_postgres::PendingQuery<SqlxRow>;
 pub type QueryDriver = pgqueue_postgres::QueryDriver<Sqlx>;
 
 /// A delivery of such rows that is a transaction.
+///
+/// ```no_run
+/// # async fn example(job: pgqueue_core::Job<i64>) -> Result<(), pgqueue_core::BoxError> {
+/// let (id, delivery) = job.take_delivery()?;
+/// let mut row = pgqueue_sqlx::HeldDelivery::from_delivery(delivery)?;
+/// let connection = row.transaction().await?.connection()?;
+/// sqlx::query("insert into done (id) values ($1)").bind(id).execute(connection).await?;
+/// row.ok().await?; // commits both, or neither
+/// # Ok(())
+/// # }
+/// ```
 pub type HeldDelivery = pgqueue_postgres::HeldDelivery<Sqlx>;
 
 /// One consumer of a [`JobTable`], through sqlx.

@@ -95,6 +95,16 @@ pub type PendingQuery = pgqueue_postgres::PendingQuery<TokioPostgresRow>;
 pub type QueryDriver = pgqueue_postgres::QueryDriver<TokioPostgres>;
 
 /// A delivery of such rows that is a transaction.
+///
+/// ```no_run
+/// # async fn example(job: pgqueue_core::Job<i64>) -> Result<(), pgqueue_core::BoxError> {
+/// let (id, delivery) = job.take_delivery()?;
+/// let mut row = pgqueue_tokio_postgres::HeldDelivery::from_delivery(delivery)?;
+/// row.transaction().await?.client()?.execute("insert into done (id) values ($1)", &[&id]).await?;
+/// row.ok().await?; // commits both, or neither
+/// # Ok(())
+/// # }
+/// ```
 pub type HeldDelivery = pgqueue_postgres::HeldDelivery<TokioPostgres>;
 
 /// One consumer of a [`JobTable`], through tokio-postgres.

@@ -93,6 +93,7 @@ async fn statements_that_cannot_be_planned_are_refused<C: Client>() {
         (wanted().with_tracking(Tracking::new("messages").with_deliveries("count")), "tracking"),
         (wanted().with_tracking(Tracking::new("")), "table"),
         (wanted().with_batch(0), "batch"),
+        (query::<C>("select id, payload from messages").with_backoff(Backoff::default()), "with_requeue"),
         (wanted().with_max_attempts(0), "attempts"),
     ] {
         assert_says(&refusal(&tables, query).await, ErrorKind::Invalid, &[what]);

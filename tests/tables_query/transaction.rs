@@ -19,6 +19,10 @@ on_both_clients!(
     workers_handlers_can_write_too,
     rows_are_relayed_into_the_queue_in_one_transaction,
     failed_statement_of_the_handler_is_no_ok,
+    handler_that_ends_the_transaction_is_found_out,
+    savepoints_of_the_handler_are_its_own,
+    answer_that_touches_more_than_was_delivered_is_rolled_back,
+    requeue_with_a_delay_needs_a_statement,
     ok_that_touches_no_row_is_refused,
     rejected_rows_are_for_a_statement_of_the_user,
     reject_without_a_statement_is_refused,
@@ -130,6 +134,65 @@ async fn failed_statement_of_the_handler_is_no_ok<C: Client>() {
     held.transaction().await.unwrap().execute("insert into nothing values (1)", &[]).await.unwrap_err();
     held.ok().await.unwrap_err();
     assert_eq!(payload(&next(&mut stream).await), "0");
+}
+
+async fn handler_that_ends_the_transaction_is_found_out<C: Client>() {
+    let database = database().await;
+    work(&database).await;
+    let tables = tables::<C>(&database).await;
+    insert(&database, "a", 0..1).await;
+    let mut stream = consume(driver(&tables, "a", Locking::Ordered)).await;
+    for ends in [&["commit"][..], &["rollback"], &["rollback", "begin"]] {
+        let mut held = HeldDelivery::<C>::from_delivery(next(&mut stream).await).unwrap();
+        write(&mut held).await;
+        for end in ends {
+            held.transaction().await.unwrap().execute(end, &[]).await.unwrap();
+        }
+        assert_says(&held.ok().await.unwrap_err(), ErrorKind::Invalid, &["ended the delivery's transaction"]);
+        assert_eq!(left(&database).await, "1", "{ends:?}");
+    }
+    next(&mut stream).await.ok().await.unwrap();
+}
+
+async fn savepoints_of_the_handler_are_its_own<C: Client>() {
+    let database = database().await;
+    work(&database).await;
+    let tables = tables::<C>(&database).await;
+    insert(&database, "a", 0..1).await;
+    let mut stream = consume(driver(&tables, "a", Locking::Ordered)).await;
+    let mut held = HeldDelivery::<C>::from_delivery(next(&mut stream).await).unwrap();
+    write(&mut held).await;
+    let transaction = held.transaction().await.unwrap();
+    transaction.execute("savepoint mine", &[]).await.unwrap();
+    transaction.execute("insert into nothing values (1)", &[]).await.unwrap_err();
+    transaction.execute("rollback to savepoint mine", &[]).await.unwrap();
+    held.ok().await.unwrap();
+    assert_eq!((done(&database).await, left(&database).await), ("x".to_owned(), "0".to_owned()));
+}
+
+async fn answer_that_touches_more_than_was_delivered_is_rolled_back<C: Client>() {
+    let database = database().await;
+    let tables = tables::<C>(&database).await;
+    insert(&database, "a", 0..3).await;
+    let greedy = messages::<C>("a", Locking::Ordered).with_ok("delete from messages where $1::bigint[] is not null");
+    let mut stream = consume(tables.query(greedy)).await;
+    let error = next(&mut stream).await.ok().await.unwrap_err();
+    assert_says(&error, ErrorKind::Invalid, &["3 rows of \"messages\"", "1 were delivered"]);
+    assert_eq!(left(&database).await, "3");
+}
+
+async fn requeue_with_a_delay_needs_a_statement<C: Client>() {
+    let database = database().await;
+    let tables = tables::<C>(&database).await;
+    insert(&database, "a", 0..1).await;
+    let base = "select id, payload from messages order by id";
+    let query =
+        pgqueue_postgres::PendingQuery::new("messages", base).with_ok("delete from messages where id = any($1)");
+    let mut stream = consume(tables.query(query)).await;
+    let error = next(&mut stream).await.settle(Ack::requeue_after(Duration::from_secs(1))).await.unwrap_err();
+    assert_says(&error, ErrorKind::Invalid, &["\"messages\"", "with_requeue"]);
+    next(&mut stream).await.requeue().await.unwrap();
+    next(&mut stream).await.ok().await.unwrap();
 }
 
 async fn ok_that_touches_no_row_is_refused<C: Client>() {

@@ -21,6 +21,7 @@ on_both_clients!(
     poll_finds_what_nobody_announced,
     what_becomes_due_is_found_when_it_does,
     what_is_overdue_makes_no_noise,
+    consumer_that_gives_back_again_and_again_rests,
     connection_that_is_back_wakes,
     triggers_wake_and_are_repaired_by_the_poll,
     triggers_are_repaired_once_the_connection_is_back,
@@ -76,6 +77,35 @@ async fn what_becomes_due_is_found_when_it_does<C: Client>() {
     let delivery = timeout(SOON, stream.next()).await.expect("what is due").unwrap().unwrap();
     delivery.settle(pgqueue_core::Ack::requeue_after(Duration::from_millis(300))).await.unwrap();
     timeout(SOON, stream.next()).await.expect("what is due again").unwrap().unwrap().ok().await.unwrap();
+}
+
+async fn consumer_that_gives_back_again_and_again_rests<C: Client>() {
+    const DELIVERIES: usize = 20;
+    let database = database().await;
+    let tables = tables::<C>(&database).await;
+    insert(&database, "a", 0..2).await;
+    for locking in [Locking::Ordered, Locking::Unordered] {
+        let mut stream = consume(tables.query(messages::<C>("a", locking))).await;
+        let given_back = async {
+            for number in 0.. {
+                let delivery = next(&mut stream).await;
+                assert!(number < DELIVERIES, "{number} deliveries within {SOON:?}");
+                if number % 2 == 0 {
+                    drop(delivery);
+                } else {
+                    delivery.requeue().await.unwrap();
+                }
+            }
+        };
+        timeout(SOON, given_back).await.expect_err("it goes on");
+        // An answer that is wanted ends the rest.
+        next(&mut stream).await.ok().await.unwrap();
+        insert(&database, "a", 2..3).await;
+        let since = tokio::time::Instant::now();
+        next(&mut stream).await.requeue().await.unwrap();
+        drop(next(&mut stream).await);
+        assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
+    }
 }
 
 /// It is due, and not pending for another reason.

@@ -7,7 +7,10 @@ use pgqueue_core::{Backoff, Error, ErrorKind, Result};
 use super::names::{Columns, Labels};
 use crate::{
     TableName, TableWatch,
-    tables::{ident::fitting, waking::Rings},
+    tables::{
+        ident::{fitting, literal, quoted},
+        waking::Rings,
+    },
 };
 
 /// A table of jobs that you have already, and how its jobs are worked on.
@@ -147,8 +150,18 @@ impl JobTable {
         self
     }
 
-    /// Lets triggers notify of jobs, and listens to them. They are installed when consuming begins, and looked after once a lost
-    /// connection is back and with each poll. Default: none.
+    /// Lets triggers on the table notify of jobs that wait, and listens to them: a [`TableWatch`] of that condition. They are
+    /// installed when consuming begins, and looked after once a lost connection is back and with each poll. Default: none.
+    ///
+    /// Say what the table's columns and labels are called before.
+    pub fn with_triggers(self) -> Self {
+        let waiting = [&self.labels.not_started, &self.labels.retry].map(|label| literal(label)).join(", ");
+        let condition = format!("new.{} in ({waiting})", quoted(&self.columns.status));
+        let watch = TableWatch::new(self.table.clone()).with_condition(condition);
+        self.with_watch(watch)
+    }
+
+    /// As [`with_triggers`](Self::with_triggers), with a watch of your own.
     pub fn with_watch(mut self, watch: TableWatch) -> Self {
         self.rings = Rings::Triggers(watch);
         self

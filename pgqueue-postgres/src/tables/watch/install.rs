@@ -90,7 +90,7 @@ impl<C: Client> PgTables<C> {
         let (why, server) = hindered.map_or((WhyPolling::Foreign, None), |(why, message)| (why, Some(message)));
         if watch.is_news(Some(why)) {
             tracing::warn!(
-                messaging.system = "pgqueue", %table, channel, %why, server, ?health,
+                messaging.system = "pgqueue", %table, channel, %why, server, ?health, triggers = ?watch.trigger_names(),
                 "the triggers of a table are not all there, and it is polled"
             );
         }
