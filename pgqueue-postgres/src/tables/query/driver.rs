@@ -35,9 +35,9 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// One consumer of the rows that a [`PendingQuery`] selects: the driver for [`subscribe`](pgqueue_core::subscribe).
 ///
-/// It runs no task of its own: it looks when it is asked, and each delivery is a transaction on a connection of its own.
+/// It looks when it is asked, and each delivery is a transaction on a connection of its own.
 /// So a pool of n connections serves n − 1 deliveries at a time, as one is for the look that finds the next; a pool of 1 is refused.
-/// With [`Tracking`](super::Tracking) a look takes two.
+/// With [`Tracking`](super::Tracking) a look takes two, and is a task, as others wait for it; it ends with the fetch at the latest.
 ///
 /// Subscribing checks all that was said: the base query against the server, that its rows can be locked, that it has the columns
 /// that become messages, and that the statements can be planned.

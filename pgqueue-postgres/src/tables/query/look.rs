@@ -2,11 +2,13 @@
 
 use std::{
     collections::HashMap,
+    panic::resume_unwind,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use pgqueue_core::{Delivery, Error, ErrorKind, Message, Result};
+use tokio::task::JoinSet;
 
 use super::{
     Mapping,
@@ -50,7 +52,16 @@ struct Count {
 /// Hands out the next rows, if there are any that nobody holds. Dropping the future closes the connection, and so holds nothing.
 pub(super) async fn look<C: Client>(inner: &Arc<Inner<C>>, mut slot: Slot<C>) -> Result<Option<Delivery>> {
     let found = match &inner.statements.count {
-        Some(count) => look_and_count(inner, count).await?,
+        Some(_) => {
+            // Not in the hands of who may poll it later: others wait for the guard.
+            let (mut looks, inner) = (JoinSet::new(), Arc::clone(inner));
+            looks.spawn(async move { look_and_count(&inner).await });
+            match looks.join_next().await {
+                Some(Ok(found)) => found?,
+                Some(Err(ended)) if ended.is_panic() => resume_unwind(ended.into_panic()),
+                _ => return Ok(None), // the runtime is about to end
+            }
+        }
         None => {
             let wait = inner.waits();
             let statement = if wait { &inner.statements.lock_waiting } else { &inner.statements.lock };
@@ -102,11 +113,11 @@ async fn lock<C: Client>(
 
 /// Counts the next deliveries, which commits, and then locks what was counted. Of several consumers only one does so at a time, so
 /// that nobody counts what another is about to lock.
-async fn look_and_count<C: Client>(inner: &Inner<C>, count: &str) -> Result<Option<(Locked<C>, Counted)>> {
+async fn look_and_count<C: Client>(inner: &Inner<C>) -> Result<Option<(Locked<C>, Counted)>> {
     let mut guard = begin(inner).await?;
     let guarded = ask_for_locks(inner, guard.query(GUARD, &[wait_limit(), inner.guard()])).await?;
     let counted = match guarded {
-        Answer::Here(_) => count_next(inner, count).await?,
+        Answer::Here(_) => count_next(inner).await?,
         Answer::Held | Answer::Stale(_) => {
             inner.note_busy(true);
             Vec::new()
@@ -134,7 +145,8 @@ async fn look_and_count<C: Client>(inner: &Inner<C>, count: &str) -> Result<Opti
 }
 
 /// Counts the next deliveries, under the guard, once nobody holds what is first.
-async fn count_next<C: Client>(inner: &Inner<C>, count: &str) -> Result<Vec<C::Row>> {
+async fn count_next<C: Client>(inner: &Inner<C>) -> Result<Vec<C::Row>> {
+    let Some(count) = &inner.statements.count else { return Ok(Vec::new()) };
     let batch = limit(inner.query.batch);
     if inner.waits() {
         let next = inner.bound([batch.clone()]);
