@@ -2,6 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use futures::future::join_all;
 use pgqueue_core::{Ack, Backoff, Error, ErrorKind, Requeue, SubscriptionDriver};
 use pgqueue_postgres::{Client, JobTable, PgTables, TableName};
 use serde_json::{Value, json};
@@ -49,12 +50,13 @@ async fn live_through<C: Client>(tables: &PgTables<C>, table: JobTable) -> Strin
 }
 
 async fn ids_states_and_owners_may_be_of_other_types<C: Client>() {
-    for (id, status, locked_by, attempts, told) in [
+    let kinds = [
         ("bigint", "text", "text", "bigint", "9007199254740993"),
         ("text", "varchar(11)", "varchar(36)", "smallint", "a \"b\" 'c'"),
         ("uuid", "state", "uuid", "int", "00000000-0000-0000-0000-00000000000a"),
         ("key", "label", "text", "int", "7"),
-    ] {
+    ];
+    let lived = kinds.map(|(id, status, locked_by, attempts, told)| async move {
         let (database, tables) = no_table::<C>().await;
         let create = format!(
             "create type state as enum ('not_started', 'running', 'failed', 'timed_out', 'succeeded', 'retry');
@@ -72,7 +74,8 @@ async fn ids_states_and_owners_may_be_of_other_types<C: Client>() {
         let left =
             database.sql("select status, attempts_count, locked_by, locked_at, last_error from jobs").await.unwrap();
         assert_eq!(left, "succeeded\t4\t\t\t");
-    }
+    });
+    join_all(lived).await;
 }
 
 async fn times_without_a_zone_are_utc<C: Client>() {
