@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use pgqueue_core::{ErrorKind, subscribe};
-use pgqueue_postgres::{Client, Locking, PgTables};
+use pgqueue_core::{Ack, ErrorKind, subscribe};
+use pgqueue_postgres::{Client, Locking, PendingQuery, PgTables};
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -19,6 +19,7 @@ on_both_clients!(
     ordered_waiter_takes_over_when_the_holder_commits,
     ordered_waiter_takes_over_when_the_holder_rolls_back,
     ordered_waiter_takes_over_when_the_holder_is_killed,
+    ordered_waiter_does_not_pass_what_was_requeued,
     ordered_consumer_has_one_delivery_out,
     dropped_delivery_is_pending_again,
     rows_of_a_consumer_that_was_killed_come_again_within_seconds,
@@ -31,6 +32,8 @@ on_both_clients!(
 
 /// How long taking over may take.
 const TAKEOVER: Duration = Duration::from_secs(1);
+
+const DELETE: &str = "delete from messages where id = any($1)";
 
 const IDLE_IN_TRANSACTION: &str = "select count(*) from pg_stat_activity \
     where datname = current_database() and state like 'idle in transaction%'";
@@ -130,6 +133,32 @@ async fn ordered_waiter_takes_over_when_the_holder_is_killed<C: Client>() {
     until_sql(&database, "select count(*) from messages", "1").await;
 }
 
+async fn ordered_waiter_does_not_pass_what_was_requeued<C: Client>() {
+    let database = database().await;
+    let tables = tables::<C>(&database).await;
+    insert(&database, "a", 0..2).await;
+    let waits = "select id, payload from messages m where due_at <= now() and not exists \
+                 (select from messages before where before.id < m.id and before.due_at > now()) order by id";
+    let driver = || {
+        let requeue = "update messages set due_at = statement_timestamp() + $2 * interval '1 ms' where id = any($1)";
+        let query = PendingQuery::new("messages", waits).with_locking(Locking::Ordered).with_requeue(requeue);
+        tables.query(query.with_next_due("select due_at from messages order by id limit 1").with_ok(DELETE))
+    };
+    let mut first = consume(driver()).await;
+    let held = next(&mut first).await;
+    let mut second = consume(driver()).await;
+    let waiter = tokio::spawn(async move { payload(&next(&mut second).await) });
+    until_sql(
+        &database,
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+        "1",
+    )
+    .await;
+    held.settle(Ack::requeue_after(Duration::from_millis(300))).await.unwrap();
+    drop(first);
+    assert_eq!(waiter.await.unwrap(), "0");
+}
+
 async fn ordered_consumer_has_one_delivery_out<C: Client>() {
     let database = database().await;
     let tables = tables::<C>(&database).await;
@@ -138,7 +167,12 @@ async fn ordered_consumer_has_one_delivery_out<C: Client>() {
     let held = next(&mut stream).await;
     quiet(&mut stream).await;
     assert_eq!(
-        database.sql("select count(*) from pg_stat_activity where wait_event_type = 'Lock'").await.unwrap(),
+        database
+            .sql(
+                "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+            )
+            .await
+            .unwrap(),
         "0"
     );
     held.ok().await.unwrap();

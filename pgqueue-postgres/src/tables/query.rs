@@ -65,6 +65,15 @@ type ReadRow<R> = dyn Fn(&R) -> Result<Message, BoxError> + Send + Sync;
 /// and no `LIMIT` or `FOR UPDATE`, which are appended. It selects a column that identifies the row, by which your statements
 /// find it again. Its own conditions say what is pending: what an OK leaves must not fulfil them.
 ///
+/// Where rows are handed out in order and a requeued one is due later, those behind it are pending meanwhile, unless the base query
+/// says that they wait:
+///
+/// ```sql
+/// select id, body from outbox o where due_at <= now() and not exists (
+///   select from outbox before where before.id < o.id and before.due_at > now()
+/// ) order by id
+/// ```
+///
 /// The rows of all its tables are locked. A row that becomes pending later than another but comes before it in the order, as
 /// when its transaction took long, is handed out later.
 #[must_use = "it does nothing before it is a driver"]
@@ -189,6 +198,8 @@ impl<R: Row> PendingQuery<R> {
     /// Sets the statement of a Requeue: `$1` is the array of keys, `$2` in how many milliseconds it is due, a `bigint`, NULL if
     /// nothing says, and `$3` the reason, a `text`, or NULL. Default: none, and the rows are pending at once; a Requeue with a delay is
     /// rolled back then, and is [`Invalid`](ErrorKind::Invalid).
+    ///
+    /// Count the milliseconds from `statement_timestamp()`: `now()` is when the delivery began.
     pub fn with_requeue(mut self, requeue: impl Into<Command>) -> Self {
         self.requeue = Some(requeue.into());
         self

@@ -11,7 +11,7 @@ use pgqueue_core::{Delivery, Error, ErrorKind, Message, Result};
 use tokio::task::JoinSet;
 
 use super::{
-    Mapping,
+    Locking, Mapping,
     columns::{find, text},
     driver::{Inner, Slot},
     held::{HeldDelivery, lost},
@@ -69,7 +69,12 @@ pub(super) async fn look<C: Client>(inner: &Arc<Inner<C>>, mut slot: Slot<C>) ->
             locked.map(|locked| (locked, Counted::new()))
         }
     };
-    let Some(((transaction, rows), counted)) = found else { return Ok(None) };
+    let Some(((mut transaction, rows), counted)) = found else { return Ok(None) };
+    if inner.query.locking == Locking::Ordered && !are_first(inner, &mut transaction, &rows).await? {
+        ask(inner, transaction.rollback()).await?;
+        inner.note_busy(true);
+        return Ok(None);
+    }
     let messages = messages(inner, &rows, &counted)?;
     let keys = keys(&rows, &inner.query.key, &inner.query.name)?;
     slot.hand_out();
@@ -109,6 +114,16 @@ async fn lock<C: Client>(
     ask(inner, transaction.rollback()).await?;
     inner.note_busy(is_busy);
     Ok(None)
+}
+
+/// Whether locked rows are those that come first. Whoever locks sees a row that changed meanwhile as it is, but all others as they
+/// were: after a wait for one that was requeued, those behind it, though it holds them back.
+async fn are_first<C: Client>(inner: &Inner<C>, transaction: &mut C::Transaction, rows: &[C::Row]) -> Result<bool> {
+    let key = |row: &C::Row| Ok(row.column(find(row, &inner.query.key)?).map(<[u8]>::to_vec));
+    let locked = rows.iter().map(key).collect::<Result<Vec<_>>>()?;
+    let next = inner.bound([limit(rows.len())]);
+    let first = ask(inner, transaction.query(&inner.statements.first, &next)).await?;
+    Ok(first.iter().map(|row| row.column(0).map(<[u8]>::to_vec)).eq(locked))
 }
 
 /// Counts the next deliveries, which commits, and then locks what was counted. Of several consumers only one does so at a time, so

@@ -25,6 +25,8 @@ pub(crate) struct Statements {
     pub(crate) lock_waiting: String,
     /// Lock those of the rows whose keys are bound last but one.
     pub(crate) relock: String,
+    /// The keys of the next rows, whoever holds them.
+    pub(crate) first: String,
     /// Counts the deliveries of the next rows, but of those that had as many as the last parameter says.
     pub(crate) count: Option<String>,
     pub(crate) date_ack: Option<String>,
@@ -54,6 +56,7 @@ impl Statements {
             lock: lock(others),
             lock_waiting: lock(Others::Wait),
             relock: format!("{} where pending.{key} = any(${next}) limit ${after}", locked(others)),
+            first: format!("select pending.{key} from (\n{base}\n) pending limit ${next}"),
             count: query.tracking.as_ref().map(|tracking| tracking.count(&lock(others), &query.key, after)),
             date_ack: query.tracking.as_ref().and_then(|tracking| tracking.date_ack(&query.key)),
             outlook: format!("select exists(select from (\n{base}\n) pending), ({due})::bigint"),
