@@ -29,7 +29,7 @@ use claiming::Looked;
 use held::{Held, InDoubt, Portion};
 pub(crate) use wakeups::wakeups;
 
-use crate::{Client, Parameter, error::About, queue::Shared, statement, value::RowExt};
+use crate::{Client, Parameter, error::About, presence::Presence, queue::Shared, statement, value::RowExt};
 
 pub(crate) struct Consumer<C: Client> {
     pub(crate) shared: Arc<Shared<C>>,
@@ -77,22 +77,6 @@ enum Phase {
     Closing,
     /// Over, or as dead as a killed process.
     Over,
-}
-
-/// Counts a consumer among those at work, until it is dropped.
-struct Presence(Arc<watch::Sender<usize>>);
-
-impl Presence {
-    fn new(consumers: &Arc<watch::Sender<usize>>) -> Self {
-        consumers.send_modify(|consumers| *consumers += 1);
-        Self(Arc::clone(consumers))
-    }
-}
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        self.0.send_modify(|consumers| *consumers -= 1);
-    }
 }
 
 /// Somebody who waits for a look at the server.

@@ -16,6 +16,7 @@ mod message;
 mod migrate;
 mod options;
 mod parameter;
+mod presence;
 mod publishing;
 mod queue;
 mod selecting;

@@ -35,6 +35,8 @@ pub struct PgTables<C: Client> {
 pub(crate) struct Shared<C: Client> {
     pub(crate) client: Arc<C>,
     pub(crate) listener: Listener,
+    /// How many consumers have a task that may have something to give back.
+    pub(crate) consumers: Arc<tokio::sync::watch::Sender<usize>>,
 }
 
 impl<C: Client> PgTables<C> {
@@ -60,7 +62,7 @@ impl<C: Client> PgTables<C> {
     }
 
     pub(crate) fn over(client: Arc<C>, listener: Listener) -> Self {
-        Self::from_shared(Arc::new(Shared { client, listener }))
+        Self::from_shared(Arc::new(Shared { client, listener, consumers: Arc::default() }))
     }
 
     pub(crate) fn from_shared(shared: Arc<Shared<C>>) -> Self {
@@ -70,6 +72,18 @@ impl<C: Client> PgTables<C> {
     /// Makes a consumer of the rows that a query selects: the driver for [`subscribe`](pgqueue_core::subscribe), which checks it.
     pub fn query(&self, query: PendingQuery<C::Row>) -> QueryDriver<C> {
         QueryDriver::new(Arc::clone(&self.shared), query)
+    }
+
+    /// Waits until every [`JobDriver`] of this handle and its clones has left: until what its deliveries were answered is durable, and
+    /// what was dropped is given back.
+    ///
+    /// Call it before the process ends, once the streams have ended or were dropped; otherwise others get what these had in hand
+    /// only when the lease ends. While a consumer is at work, it waits.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn consumers_gone(&self) {
+        self.shared.consumers.subscribe().wait_for(|consumers| *consumers == 0).await.ok();
     }
 
     /// Returns who listens for all consumers of this handle, over one connection.

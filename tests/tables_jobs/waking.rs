@@ -57,6 +57,7 @@ async fn a_requeued_job_comes_by_itself_when_its_delay_is_over<C: Client>() {
     let delay = Duration::from_millis(1500);
     let mut stream = consume(&tables, jobs().without_channel().with_backoff(Backoff::fixed(delay))).await;
     let delivery = next(&mut stream).await;
+    quiet(&mut stream).await; // it waits, and nothing is due
     let since = Instant::now();
     delivery.requeue().await.unwrap();
     let again = next(&mut stream).await;

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     both_clients::on_both_clients,
-    common::{consume, insert, job_table, jobs, patiently, quiet, until_sql, until_states},
+    common::{consume, insert, job_table, jobs, patiently, quiet, states, until_sql, until_states},
 };
 
 on_both_clients!(
@@ -136,5 +136,6 @@ async fn a_dropped_worker_leaves_its_jobs_to_be_tried_again<C: Client>() {
         ended = Worker::new(stream, handler).run() => panic!("the worker ended: {ended:?}"),
         () = until_states(&database, "running 1 locked\nrunning 1 locked") => {}
     }
-    until_states(&database, "retry 1\nretry 1").await;
+    patiently("all consumers to leave", tables.consumers_gone()).await;
+    assert_eq!(states(&database).await, "retry 1\nretry 1");
 }

@@ -10,12 +10,13 @@ use pgqueue_core::{Error, ErrorKind, Operation, Order, Result};
 use tokio::time::Instant;
 
 use super::{
-    Consumer, Phase, Presence,
+    Consumer, Phase,
     held::{Answer, InDoubt, LeaseId, Verdict, reply},
 };
 use crate::{
     Client, Parameter,
     error::repeat,
+    presence::Presence,
     statement,
     value::{RowExt, millis},
 };

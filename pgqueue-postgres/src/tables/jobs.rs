@@ -25,8 +25,9 @@ use crate::{Client, PgTables, tables::waking::Waking};
 /// - **A claim is one statement** that takes the next job that is due and that nobody has locked, so no two consumers ever have the
 ///   same one, and no transaction is open while a handler runs.
 /// - **A lease** says how long a silent consumer keeps its jobs. One that lives renews all that it has in hand three times a lease,
-///   however long its handlers take; one whose row somebody keeps locked for a lease may be taken over when that lock is gone. Twice a lease each looks for jobs of silent ones: these come again, or have failed if that was
-///   their last attempt, or if nobody looked for as long as [`with_give_up_after`](JobTable::with_give_up_after) says.
+///   however long its handlers take; one whose row somebody keeps locked for a lease may be taken over when that lock is gone.
+///   Twice a lease each looks for jobs of silent ones: these come again, or have failed if that was their last attempt, or if
+///   nobody looked for as long as [`with_give_up_after`](JobTable::with_give_up_after) says.
 /// - **An answer** counts only for the claim it is for: whoever lost a job cannot end it, even if it was given the same one again.
 ///   An answer that does not reach the server is [`Unknown`](pgqueue_core::ErrorKind::Unknown), and is repeated while the job is not
 ///   somebody else's.
@@ -39,7 +40,8 @@ use crate::{Client, PgTables, tables::waking::Waking};
 /// batch. Jobs whose table is dropped are gone; a table that is missing has no jobs, which is logged, and one that is made again is
 /// consumed on.
 ///
-/// One tokio task serves it. It begins with the first fetch, and ends when the driver and its deliveries are gone.
+/// One tokio task serves it. It begins with the first fetch, and ends when the driver and its deliveries are gone; before the process
+/// ends, wait for that: [`consumers_gone`](PgTables::consumers_gone).
 pub struct JobDriver<C: Client> {
     consumer: Arc<Consumer<C>>,
 }

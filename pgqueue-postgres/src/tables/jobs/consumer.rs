@@ -14,7 +14,7 @@ use super::{
     table::JobTable,
     verdict::Verdict,
 };
-use crate::{Client, tables::Shared};
+use crate::{Client, presence::Presence, tables::Shared};
 
 pub(super) struct Consumer<C: Client> {
     pub(super) shared: Arc<Shared<C>>,
@@ -92,7 +92,7 @@ impl<C: Client> Consumer<C> {
             match state.phase {
                 Phase::Idle => {
                     state.phase = Phase::Running;
-                    tokio::spawn(keeping::run(Arc::clone(self)));
+                    tokio::spawn(keeping::run(Arc::clone(self), Presence::new(&self.shared.consumers)));
                 }
                 Phase::Running => {}
                 Phase::Closing | Phase::Over => return Ok(None),

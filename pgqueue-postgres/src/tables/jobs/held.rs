@@ -102,3 +102,35 @@ impl Held {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(attempt: i64) -> Claim {
+        Claim { id: vec![7], attempt }
+    }
+
+    #[test]
+    fn what_is_lost_is_told_unless_it_is_being_answered() {
+        let mut held = Held::default();
+        let (lost, answered) = (held.push(claim(1)), held.push(claim(2)));
+        assert!(held.begin_answer(&claim(2)));
+        held.lost(&claim(1));
+        held.lost(&claim(2)); // the server may say so before it says that the answer took effect
+        assert!(*lost.borrow() && !*answered.borrow());
+        assert!(!held.begin_answer(&claim(1)) && held.begin_answer(&claim(2)));
+        held.doubt_all();
+        assert!(!*answered.borrow());
+    }
+
+    #[test]
+    fn an_answer_to_an_earlier_claim_is_not_one_to_the_same_claim_made_again() {
+        let mut held = Held::default();
+        held.push(claim(1));
+        held.leave_answer(claim(1), Verdict::GivenBack);
+        assert_eq!(held.answers().len(), 1);
+        held.push(claim(1));
+        assert!(held.answers().is_empty());
+    }
+}

@@ -6,13 +6,13 @@ use pgqueue_core::{Error, Result};
 use tokio::time::{Instant, timeout_at};
 
 use super::consumer::{Agenda, Consumer};
-use crate::Client;
+use crate::{Client, presence::Presence};
 
 /// After how long to try again what failed, at most.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs until the consumer ends. One thing after the other, what is most urgent first.
-pub(super) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
+pub(super) async fn run<C: Client>(consumer: Arc<Consumer<C>>, _presence: Presence) {
     let lease = consumer.table.lease;
     let pause = PAUSE.min(lease / 10);
     let began = Instant::now();
