@@ -9,16 +9,19 @@ use std::{
 };
 
 use pgqueue_core::{Ack, Backoff, BoxError, Job, Worker, subscribe};
-use pgqueue_postgres::Client;
+use pgqueue_postgres::{Client, OwnedTransaction};
 use serde_json::Value;
 use tokio::{
     sync::{Barrier, Notify, oneshot},
     task::yield_now,
+    time::timeout,
 };
 
 use crate::{
     both_clients::on_both_clients,
-    common::{consume, insert, job_table, jobs, patiently, quiet, states, until_sql, until_states},
+    common::{
+        QUIET, consume, insert, job_table, jobs, open_transaction, patiently, quiet, states, until_sql, until_states,
+    },
 };
 
 on_both_clients!(
@@ -132,10 +135,16 @@ async fn a_dropped_worker_leaves_its_jobs_to_be_tried_again<C: Client>() {
         std::future::pending::<()>().await;
         Ok::<_, BoxError>(Ack::Ok)
     };
-    tokio::select! {
+    let slow = async {
+        until_states(&database, "running 1 locked\nrunning 1 locked").await;
+        open_transaction::<C>(&database, "select from jobs for update").await
+    };
+    let slow = tokio::select! {
         ended = Worker::new(stream, handler).run() => panic!("the worker ended: {ended:?}"),
-        () = until_states(&database, "running 1 locked\nrunning 1 locked") => {}
-    }
+        slow = slow => slow,
+    };
+    assert!(timeout(QUIET, tables.consumers_gone()).await.is_err(), "its jobs are not given back");
+    slow.rollback().await.unwrap();
     patiently("all consumers to leave", tables.consumers_gone()).await;
     assert_eq!(states(&database).await, "retry 1\nretry 1");
 }
