@@ -10,6 +10,8 @@ pub(crate) struct Clauses {
     /// What is the library's to append.
     pub(crate) appended: Option<&'static str>,
     pub(crate) has_semicolon: bool,
+    /// Whether a parenthesis is closed that was not opened, or the other way round.
+    pub(crate) is_unbalanced: bool,
 }
 
 impl Clauses {
@@ -22,7 +24,7 @@ impl Clauses {
             let length = match first {
                 '\'' => quoted_length(rest, '\'', last_word.eq_ignore_ascii_case("e") && follows(sql, rest, last_word)),
                 '"' => quoted_length(rest, '"', false),
-                '-' if rest.starts_with("--") => rest.find('\n').unwrap_or(rest.len()),
+                '-' if rest.starts_with("--") => rest.find(['\n', '\r']).unwrap_or(rest.len()),
                 '/' if rest.starts_with("/*") => comment_length(rest),
                 '$' => dollar_length(rest),
                 '(' | '[' => {
@@ -30,6 +32,7 @@ impl Clauses {
                     1
                 }
                 ')' | ']' => {
+                    clauses.is_unbalanced |= depth == 0;
                     depth = depth.saturating_sub(1);
                     1
                 }
@@ -37,8 +40,8 @@ impl Clauses {
                     clauses.has_semicolon = true;
                     1
                 }
-                first if first.is_alphabetic() || first == '_' => {
-                    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+                first if begins_name(first) => {
+                    let is_part = |c: char| begins_name(c) || c.is_ascii_digit() || c == '$';
                     let word = &rest[..rest.find(|c| !is_part(c)).unwrap_or(rest.len())];
                     if depth == 0 {
                         clauses.note(last_word, word);
@@ -50,6 +53,7 @@ impl Clauses {
             };
             rest = &rest[length..];
         }
+        clauses.is_unbalanced |= depth > 0;
         clauses
     }
 
@@ -66,6 +70,9 @@ impl Clauses {
         if self.has_semicolon {
             return invalid("has a semicolon; it must be one SELECT, without its end".into());
         }
+        if self.is_unbalanced {
+            return invalid("has parentheses that do not match; it must be one SELECT, with nothing around it".into());
+        }
         if let Some(appended) = self.appended {
             return invalid(format!("has a clause that is appended to it: {}", appended.to_uppercase()));
         }
@@ -76,22 +83,39 @@ impl Clauses {
     }
 }
 
+/// Whether a name may begin so, or the tag of a dollar quote (`ident_start` and `dolq_start` of PostgreSQL's `scan.l`).
+fn begins_name(first: char) -> bool {
+    first.is_ascii_alphabetic() || first == '_' || !first.is_ascii()
+}
+
 /// Whether `rest` begins where `word` ends.
 fn follows(sql: &str, rest: &str, word: &str) -> bool {
     sql[..sql.len() - rest.len()].ends_with(word)
 }
 
-/// The length of what is quoted at the beginning; a doubled quote is part of it.
+/// The length of what is quoted at the beginning; a doubled quote is part of it. What has escapes may go on in another line.
 fn quoted_length(sql: &str, quote: char, has_escapes: bool) -> usize {
     let mut chars = sql.char_indices().skip(1).peekable();
     while let Some((at, c)) = chars.next() {
         if c == '\\' && has_escapes {
             chars.next();
         } else if c == quote && chars.next_if(|(_, next)| *next == quote).is_none() {
-            return at + 1;
+            let next = blank_length(&sql[at + 1..]).map_or(sql.len(), |blank| at + 1 + blank);
+            let goes_on = has_escapes && sql[next..].starts_with(quote) && sql[at..next].contains(['\n', '\r']);
+            return if goes_on { next + quoted_length(&sql[next..], quote, true) } else { at + 1 };
         }
     }
     sql.len()
+}
+
+/// The length of blanks and comments of a line at the beginning; `None` if nothing follows.
+fn blank_length(sql: &str) -> Option<usize> {
+    let blank = sql.find(|c: char| !c.is_ascii_whitespace() && c != '\x0b')?;
+    if !sql[blank..].starts_with("--") {
+        return Some(blank);
+    }
+    let line = blank + sql[blank..].find(['\n', '\r'])?;
+    Some(line + blank_length(&sql[line..])?)
 }
 
 /// The length of the comment at the beginning, with those that are nested in it.
@@ -121,7 +145,7 @@ fn dollar_length(sql: &str) -> usize {
     let tag = sql[1..].find('$').map(|end| &sql[..end + 2]);
     let is_tag = |tag: &&str| {
         let name = &tag[1..tag.len() - 1];
-        !name.starts_with(|c: char| c.is_ascii_digit()) && name.chars().all(|c| c.is_alphanumeric() || c == '_')
+        !name.starts_with(|c: char| c.is_ascii_digit()) && name.chars().all(|c| begins_name(c) || c.is_ascii_digit())
     };
     let Some(tag) = tag.filter(is_tag) else { return 1 };
     sql[tag.len()..].find(tag).map_or(sql.len(), |end| end + 2 * tag.len())
@@ -158,6 +182,30 @@ mod tests {
             Clauses::of("select substring(a for 2), 'limit', \"for\", e'\\'' from t where b = $1"),
             Clauses::default()
         );
+    }
+
+    #[test]
+    fn parentheses_match_as_the_server_reads_them() {
+        let is_unbalanced = |sql| Clauses::of(sql).is_unbalanced;
+        for sql in [
+            "select 1) a, (select 1",
+            "select (1",
+            "select 1 -- \r)",
+            "select E'a'\n'\\')' )'",
+            "select E'a' -- b\n '\\')' )'",
+            "select $☃$ ' $☃$) '",
+            "select ☃$a$) $a$",
+        ] {
+            assert!(is_unbalanced(sql), "{sql}");
+        }
+        for sql in [
+            "select (a[(1)])",
+            "select ')', \")\", $$)$$, $ü$)$ü$, E'\\')' -- )",
+            "select E'a'  '\\'",
+            "select /*)*/ 1",
+        ] {
+            assert!(!is_unbalanced(sql), "{sql}");
+        }
     }
 
     #[test]
