@@ -13,6 +13,9 @@ use crate::{Client, Notice, Notices, PgTables};
 /// By how much a poll may come later than its interval says, so that processes that started together drift apart: 2 s of 60 s.
 const JITTER: f64 = 1.0 / 30.0;
 
+/// Longer than anybody waits, and short enough to be added to any time.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// What the wait asks of its consumer.
 #[async_trait]
 pub(crate) trait Waiting: Send + Sync + 'static {
@@ -82,11 +85,14 @@ impl<C: Client, W: Waiting> Waking<C, W> {
     }
 
     async fn next(&mut self) -> Wakeup {
-        let due_in = self.waiting.due_in().await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "what is due next is not known, and is left to the next poll");
-            None
-        });
-        let due = due_in.map(|due_in| Instant::now() + due_in);
+        let due_in = match self.changed.has_changed() {
+            Ok(true) => None, // it looks at once
+            _ => self.waiting.due_in().await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "what is due next is not known, and is left to the next poll");
+                None
+            }),
+        };
+        let due = due_in.map(|due_in| Instant::now() + due_in.min(FOREVER));
         let is_poll = due.is_none_or(|due| due > self.next_poll);
         let until = due.map_or(self.next_poll, |due| due.min(self.next_poll));
         let bell = async {
@@ -126,5 +132,6 @@ impl<C: Client, W: Waiting> Waking<C, W> {
 }
 
 fn jittered(interval: Duration) -> Duration {
+    let interval = interval.min(FOREVER);
     interval + interval.mul_f64(JITTER * fastrand::f64())
 }
