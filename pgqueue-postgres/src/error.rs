@@ -116,8 +116,10 @@ fn refused(code: &str, message: String, about: About<'_>) -> Error {
             ErrorKind::Fatal,
             format!("the server is read-only, a standby perhaps: {message}; connect to the primary"),
         ),
-        // Shutting down, crashing, starting up, too many clients, or a connection that fails.
-        ("57P01" | "57P02" | "57P03" | "57P05" | "53300", _) => Error::new(ErrorKind::Connection, message),
+        // Shutting down, crashing, starting up, too many clients, or a connection or a transaction that has had its time.
+        ("57P01" | "57P02" | "57P03" | "57P05" | "53300" | "25P03" | "25P04", _) => {
+            Error::new(ErrorKind::Connection, message)
+        }
         // Of the class of connections, but no such exception: bound values that do not fit a statement.
         ("08P01", _) => Error::new(ErrorKind::Query, message),
         (code, _) if code.starts_with("08") => Error::new(ErrorKind::Connection, message),

@@ -3,6 +3,7 @@
 mod ident;
 mod jobs;
 mod query;
+mod reason;
 mod waking;
 mod watch;
 

@@ -7,7 +7,7 @@ use pgqueue_postgres::{Client, Locking, PendingQuery, Tracking};
 use crate::{
     both_clients::on_both_clients,
     common::{next, patiently, until_sql},
-    table::{Small, consume, database, insert, left, messages, payload, tables},
+    table::{Small, WAITS, consume, database, insert, left, messages, payload, tables},
 };
 
 on_both_clients!(
@@ -121,12 +121,7 @@ async fn ordered_waiters_do_not_count<C: Client>() {
         let mut stream = consume(tables.query(counted::<C>(Locking::Ordered))).await;
         waiters.push(tokio::spawn(async move { payload(&next(&mut stream).await) }));
     }
-    until_sql(
-        &database,
-        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
-        "3",
-    )
-    .await;
+    until_sql(&database, WAITS, "3").await;
     assert_eq!(database.sql("select deliveries from messages").await.unwrap(), "1");
     drop((held, first));
     let mut seen = HashMap::new();

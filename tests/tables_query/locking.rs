@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     both_clients::on_both_clients,
     common::{QUIET, assert_says, next, patiently, quiet, take, until_sql},
-    table::{Small, consume, database, driver, free, insert, left, messages, payload, payloads, tables},
+    table::{Small, WAITS, consume, database, driver, free, insert, left, messages, payload, payloads, tables},
 };
 
 on_both_clients!(
@@ -166,15 +166,7 @@ async fn ordered_consumer_has_one_delivery_out<C: Client>() {
     let mut stream = consume(driver(&tables, "a", Locking::Ordered)).await;
     let held = next(&mut stream).await;
     quiet(&mut stream).await;
-    assert_eq!(
-        database
-            .sql(
-                "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-            )
-            .await
-            .unwrap(),
-        "0"
-    );
+    assert_eq!(database.sql(WAITS).await.unwrap(), "0");
     held.ok().await.unwrap();
     assert_eq!(payload(&next(&mut stream).await), "1");
 }

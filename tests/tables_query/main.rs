@@ -7,10 +7,14 @@ mod both_clients;
 #[path = "../postgres/common.rs"]
 mod common;
 
+mod answers;
 mod bad_input;
+mod base_queries;
 mod counting;
 mod go_original;
+mod idle;
 mod locking;
+mod ordered;
 mod table;
 mod transaction;
 mod waking;

@@ -23,6 +23,10 @@ const TABLE: &str = "
       last_ack_at timestamptz
     )";
 
+/// How many sessions wait for a lock.
+pub(crate) const WAITS: &str =
+    "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+
 /// Clients with so few connections.
 #[async_trait]
 pub(crate) trait Small: Client + Sized {

@@ -6,6 +6,8 @@ mod columns;
 mod command;
 mod driver;
 mod held;
+mod keys;
+mod locks;
 mod look;
 mod statements;
 mod tracking;
@@ -23,8 +25,11 @@ use crate::{Parameter, Row, TableWatch};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive] // there are other ways to lock
 pub enum Locking {
-    /// As the base query orders them, one delivery at a time, whatever the number of consumers: who looks first holds the first
-    /// row, and the others wait for it. It takes over at once when that transaction ends.
+    /// As the base query orders them, one delivery at a time, whatever the number of consumers: who looks first has it, and the
+    /// others wait for it. One of them takes over at once when that transaction ends.
+    ///
+    /// Consumers that say the same name, base query and arguments know each other, by an advisory lock that each delivery's
+    /// transaction has. Any others are held off only by the rows that they both select.
     Ordered,
     /// To any number of consumers at once: each takes the first rows that nobody holds.
     Unordered,
@@ -45,7 +50,9 @@ type ReadRow<R> = dyn Fn(&R) -> Result<Message, BoxError> + Send + Sync;
 /// dropping the delivery, or the death of its process, rolls back. The handler can [work in the transaction
 /// too](HeldDelivery): its writes commit with its OK, or not at all.
 ///
-/// That is for short handlers: as long as one runs, its transaction holds a connection, and keeps vacuum from cleaning up.
+/// That is for short handlers: as long as one runs, its transaction holds a connection, and keeps vacuum from cleaning up. It is
+/// idle meanwhile: `idle_in_transaction_session_timeout` must be longer, and how soon the server gives up a consumer whose network
+/// is gone is a matter of that setting and of `tcp_keepalives_idle`.
 ///
 /// ```
 /// use pgqueue_postgres::{Columns, Locking, Row};
@@ -63,7 +70,11 @@ type ReadRow<R> = dyn Fn(&R) -> Result<Message, BoxError> + Send + Sync;
 /// # What the base query must be
 /// One `SELECT` whose rows can be locked: no aggregates, no `DISTINCT` or `UNION`, no outer join whose other side may be missing,
 /// and no `LIMIT` or `FOR UPDATE`, which are appended. It selects a column that identifies the row, by which your statements
-/// find it again. Its own conditions say what is pending: what an OK leaves must not fulfil them.
+/// find it again, a text, a number or a UUID. Its own conditions say what is pending: what an OK leaves must not fulfil them, and what
+/// [counting](Tracking) changes must not change that.
+///
+/// The server locks rows of tables and of their views, and passes over what comes from `WITH` and functions, so let all that the
+/// query finds pending be from tables.
 ///
 /// Where rows are handed out in order and a requeued one is due later, those behind it are pending meanwhile, unless the base query
 /// says that they wait:
@@ -189,7 +200,8 @@ impl<R: Row> PendingQuery<R> {
 
     /// Sets the statement of an OK, which must be said: `$1` is the array of keys. Should it touch no row, somebody else had
     /// them; it is rolled back, and the answer is [`LeaseLost`](ErrorKind::LeaseLost). Should it touch more rows than were
-    /// delivered, it is rolled back too, and is [`Invalid`](ErrorKind::Invalid).
+    /// delivered, it is rolled back too, and is [`Invalid`](ErrorKind::Invalid). It may select a function, but not call a
+    /// procedure, which touches no row that the server tells of.
     pub fn with_ok(mut self, ok: impl Into<Command>) -> Self {
         self.ok = ok.into();
         self
@@ -213,7 +225,8 @@ impl<R: Row> PendingQuery<R> {
     }
 
     /// Sets when requeued rows are due where the answer does not say, which takes a [statement](Self::with_requeue), and [after how
-    /// many attempts](Self::with_max_attempts) they are rejected. Default: none.
+    /// many attempts](Self::with_max_attempts) they are rejected; of a batch, those whose last attempt it was.
+    /// Default: none.
     pub fn with_backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = Some(backoff);
         self
@@ -230,8 +243,8 @@ impl<R: Row> PendingQuery<R> {
         self
     }
 
-    /// Sets a scalar query of a `timestamptz`: when the first row becomes pending by time alone. It may use the base query's
-    /// parameters. Default: none, and such rows are found by the poll.
+    /// Sets a scalar query of a `timestamptz`: when the first row becomes pending by time alone; NULL or infinity if none does.
+    /// It may use the base query's parameters. Default: none, and such rows are found by the poll.
     pub fn with_next_due(mut self, next_due: impl Into<String>) -> Self {
         self.next_due = Some(next_due.into());
         self

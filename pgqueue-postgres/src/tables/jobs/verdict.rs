@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use pgqueue_core::{Ack, Backoff, Error, ErrorKind, Requeue, RequeueCause, Result};
 
+use crate::tables::reason::storable;
+
 /// What becomes of a job that was claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -83,11 +85,6 @@ impl Verdict {
     pub(super) fn comes_again(&self) -> bool {
         matches!(self, Self::Retry { .. } | Self::GivenBack)
     }
-}
-
-/// A text as PostgreSQL can hold it.
-fn storable(text: String) -> String {
-    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 
 use pgqueue_core::{Error, ErrorKind, Result};
 
-use super::{Command, Mapping, driver::Inner, look};
+use super::{Command, Mapping, columns::is_textual, driver::Inner, keys};
 use crate::{
     Client, ClientError, OwnedTransaction, Parameter, Row,
     error::{repeatable, within},
     tables::TIME_LIMIT,
+    value::RowExt,
 };
 
 /// SQLSTATE of what exists already, of what a reference misses, and of values that a column does not allow.
@@ -94,10 +95,17 @@ async fn check_columns<C: Client>(inner: &Inner<C>) -> Result<u32> {
     let row = rows.first().ok_or_else(|| missing(&query.key))?;
     let find = |column: &str| row.find(column).ok_or_else(|| missing(column));
     if let Mapping::Columns(columns) = &query.mapping {
-        columns.names().try_for_each(|column| find(column).map(drop))?;
+        for (column, is_wanted, wanted) in columns.wanted() {
+            if !row.type_oid(find(column)?).is_some_and(is_wanted) {
+                let name = &query.name;
+                let message = format!("the column {column:?} of {name:?} is not {wanted}; cast it in the base query");
+                return Err(Error::new(ErrorKind::Invalid, message));
+            }
+        }
     }
-    let key_oid = row.type_oid(find(&query.key)?).filter(|oid| Parameter::array_of(*oid, &[]).is_some());
-    key_oid.ok_or_else(|| look::unusable(&query.name, &query.key))
+    let is_key = |oid: &u32| is_textual(*oid) && Parameter::array_of(*oid, &[]).is_some();
+    let key_oid = row.type_oid(find(&query.key)?).filter(is_key);
+    key_oid.ok_or_else(|| keys::unusable(&query.name, &query.key))
 }
 
 /// Whether rows can be locked, and deliveries counted.
@@ -105,16 +113,32 @@ async fn check_lock<C: Client>(inner: &Inner<C>) -> Result<()> {
     let one = || Parameter::new(1_i64);
     let statements = &inner.statements;
     let questions = [
-        (Some(&statements.lock), "the base query", vec![one()]),
-        (statements.count.as_ref(), "the tracking", vec![one(), one()]),
-        (Some(&statements.outlook), "when the next row is due", vec![]),
-        (statements.exists.as_ref(), "whether the subscription exists", vec![]),
+        (Some(&statements.lock), "the base query", vec![one()], true),
+        (statements.count.as_ref(), "the tracking", vec![one(), one()], true),
+        (Some(&statements.outlook), "when the next row is due", vec![], false),
+        (statements.exists.as_ref(), "whether the subscription exists", vec![], false),
     ];
-    for (statement, what, after) in questions {
+    for (statement, what, after, locks) in questions {
         let Some(statement) = statement else { continue };
-        plan(inner, statement, &inner.bound(after)).await.map_err(|error| refused(inner, what, error))?;
+        let steps = plan(inner, statement, &inner.bound(after)).await.map_err(|error| refused(inner, what, error))?;
+        if locks {
+            ensure_locks(&inner.query.name, &steps)?;
+        }
     }
     Ok(())
+}
+
+/// Refuses a plan that locks nothing: the server skips, and does not say so, what is no row of a table.
+fn ensure_locks(name: &str, steps: &[impl Row]) -> Result<()> {
+    let has = |what: &str| steps.iter().any(|step| step.get::<String>(0).is_ok_and(|step| step.contains(what)));
+    // Nothing is locked either where there is nothing yet, as in a table without partitions.
+    if has("LockRows") || has("One-Time Filter: false") {
+        return Ok(());
+    }
+    let message = format!(
+        "the base query of {name:?} selects no rows that can be locked; select from tables or their views, not from WITH, functions or values"
+    );
+    Err(Error::new(ErrorKind::Invalid, message))
 }
 
 /// Whether the statements of the answers can be planned, those of which the server can tell.
@@ -129,12 +153,16 @@ async fn check_commands<C: Client>(inner: &Inner<C>, key_oid: u32) -> Result<()>
     ];
     for (command, purpose, given) in commands {
         let Some(command) = command else { continue };
-        let is_planned = |command: &Command| {
-            let word = command.sql().split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
-            PLANNED.contains(&&*word)
-        };
-        let keys = Parameter::array_of(key_oid, &[]).ok_or_else(|| look::unusable(&query.name, &query.key))?;
-        if is_planned(command) {
+        let word = command.sql().split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+        if word == "call" {
+            let message = format!(
+                "the statement of {purpose} of {:?} is a procedure, which does not say how many rows it touches; select a function instead",
+                query.name
+            );
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        let keys = Parameter::array_of(key_oid, &[]).ok_or_else(|| keys::unusable(&query.name, &query.key))?;
+        if PLANNED.contains(&&*word) {
             let statement = command.labelled(purpose, &keys);
             let bound = command.bound(std::iter::once(keys).chain(given));
             let what = format!("the statement of {purpose}");
@@ -144,9 +172,9 @@ async fn check_commands<C: Client>(inner: &Inner<C>, key_oid: u32) -> Result<()>
     Ok(())
 }
 
-/// Lets the server plan a statement, which checks names, types and privileges, and runs nothing.
-async fn plan<C: Client>(inner: &Inner<C>, statement: &str, bound: &[Parameter]) -> Result<(), ClientError> {
-    run(inner, &format!("explain {statement}"), bound).await.map(drop)
+/// Lets the server plan a statement, which checks names, types and privileges, and runs nothing. Returns the steps.
+async fn plan<C: Client>(inner: &Inner<C>, statement: &str, bound: &[Parameter]) -> Result<Vec<C::Row>, ClientError> {
+    run(inner, &format!("explain {statement}"), bound).await
 }
 
 async fn run<C: Client>(inner: &Inner<C>, statement: &str, bound: &[Parameter]) -> Result<Vec<C::Row>, ClientError> {
@@ -157,11 +185,16 @@ async fn run<C: Client>(inner: &Inner<C>, statement: &str, bound: &[Parameter]) 
 /// What the server does not accept is the caller's to mend.
 fn refused<C: Client>(inner: &Inner<C>, what: &str, error: ClientError) -> Error {
     match error {
-        // Syntax and access rules (but privileges), what is not supported, and values that do not fit.
+        // Syntax and access rules (but privileges), what is not supported, and values that do not fit, or of another number.
         ClientError::Refused { code, message, source }
-            if code != "42501" && ["42", "0A", "22"].iter().any(|class| code.starts_with(class)) =>
+            if code != "42501" && ["42", "0A", "22", "08P01"].iter().any(|class| code.starts_with(class)) =>
         {
             let message = format!("{what} of {:?} cannot be used: {message}", inner.query.name);
+            Error::new(ErrorKind::Invalid, message).with_source(source)
+        }
+        // Such as a number of values that the client has checked itself.
+        ClientError::Unusable(source) => {
+            let message = format!("{what} of {:?} cannot be used: {source}", inner.query.name);
             Error::new(ErrorKind::Invalid, message).with_source(source)
         }
         error => repeatable(error, inner.about()),

@@ -12,13 +12,24 @@ use crate::{
 };
 
 /// OIDs of PostgreSQL's `pg_type.dat`.
+const BYTEA: u32 = 17;
+const NAME: u32 = 19;
 const BIGINT: u32 = 20;
 const SMALLINT: u32 = 21;
 const INTEGER: u32 = 23;
-const UUID: u32 = 2950;
-const JSONB: u32 = 3802;
+const TEXT: u32 = 25;
+const JSON: u32 = 114;
+const XML: u32 = 142;
+const UNKNOWN: u32 = 705;
+const CHARACTER: u32 = 1042;
+const CHARACTER_VARYING: u32 = 1043;
 const TIMESTAMP: u32 = 1114;
 const TIMESTAMPTZ: u32 = 1184;
+const UUID: u32 = 2950;
+const JSONB: u32 = 3802;
+
+/// The first OID of types that are not PostgreSQL's own, such as enums (`FirstNormalObjectId`).
+const FIRST_OWN: u32 = 16384;
 
 /// Which columns of a base query become what of its messages, by their names.
 ///
@@ -83,10 +94,16 @@ impl Columns {
         self
     }
 
-    /// The names of all columns that are read.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        let optional = [&self.key, &self.kind, &self.attempt, &self.published_at];
-        std::iter::once(&*self.payload).chain(optional.into_iter().flatten().map(String::as_str))
+    /// The names of all columns that are read, each with what its type must pass and what that is called.
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = (&str, fn(u32) -> bool, &'static str)> {
+        let optional = [
+            (&self.key, is_textual as fn(u32) -> bool, TEXTUAL),
+            (&self.kind, is_textual, TEXTUAL),
+            (&self.attempt, is_number, NUMBER),
+            (&self.published_at, is_time, TIME),
+        ];
+        let optional = optional.into_iter().filter_map(|(column, is, what)| Some((column.as_deref()?, is, what)));
+        std::iter::once((&*self.payload, is_payload as fn(u32) -> bool, PAYLOAD)).chain(optional)
     }
 
     /// Makes a message of a row. Errors do not show values.
@@ -102,7 +119,7 @@ impl Columns {
         let published_at = published_at.unwrap_or_else(SystemTime::now);
         let message = Message::new(MessageId::new(id), Position::new(id), topic, content, published_at);
         let attempt = self.attempt.as_deref().map(|column| number(row, column)).transpose()?.flatten();
-        Ok(message.with_attempt(attempt.map_or(1, |attempt| u32::try_from(attempt).unwrap_or(1).max(1))))
+        Ok(message.with_attempt(attempt.map_or(1, |attempt| u32::try_from(attempt.max(1)).unwrap_or(u32::MAX))))
     }
 }
 
@@ -118,31 +135,53 @@ pub(crate) fn find(row: &impl Row, column: &str) -> Result<usize> {
     row.find(column).ok_or_else(missing)
 }
 
+const TEXTUAL: &str = "a text, a number, a UUID or an enum";
+const PAYLOAD: &str = "a text, JSON or bytes";
+const NUMBER: &str = "a number";
+const TIME: &str = "a timestamp";
+
+/// Whether values of a type can be written as a text. Of types that are not PostgreSQL's own, only the values tell.
+pub(crate) fn is_textual(type_oid: u32) -> bool {
+    is_number(type_oid)
+        || matches!(type_oid, UUID | TEXT | NAME | CHARACTER | CHARACTER_VARYING | UNKNOWN | FIRST_OWN..)
+}
+
+fn is_payload(type_oid: u32) -> bool {
+    matches!(type_oid, TEXT | NAME | CHARACTER | CHARACTER_VARYING | UNKNOWN | JSON | JSONB | XML | BYTEA | FIRST_OWN..)
+}
+
+fn is_number(type_oid: u32) -> bool {
+    matches!(type_oid, SMALLINT | INTEGER | BIGINT)
+}
+
+fn is_time(type_oid: u32) -> bool {
+    matches!(type_oid, TIMESTAMP | TIMESTAMPTZ)
+}
+
 /// Reads what can be written as a text; `None` for NULL.
 pub(crate) fn text(row: &impl Row, column: &str) -> Result<Option<String>> {
     let index = find(row, column)?;
     match row.type_oid(index) {
-        Some(SMALLINT | INTEGER | BIGINT) => Ok(number(row, column)?.map(|number| number.to_string())),
-        Some(UUID) => Ok(read::<Uuid>(row, column)?.map(|uuid| uuid.to_string())),
+        Some(type_oid) if is_number(type_oid) => Ok(number(row, column)?.map(|number| number.to_string())),
+        Some(UUID) => Ok(read::<Uuid>(row, column, TEXTUAL)?.map(|uuid| uuid.to_string())),
         // Texts, and enums, which are sent as their labels.
-        _ => read(row, column),
+        Some(type_oid) if is_textual(type_oid) => read(row, column, TEXTUAL),
+        _ => Err(unreadable(column, TEXTUAL)),
     }
 }
 
 fn number(row: &impl Row, column: &str) -> Result<Option<i64>> {
     match row.type_oid(find(row, column)?) {
-        Some(SMALLINT) => Ok(read::<i16>(row, column)?.map(i64::from)),
-        Some(INTEGER) => Ok(read::<i32>(row, column)?.map(i64::from)),
-        Some(BIGINT) => read(row, column),
-        _ => Err(unreadable(column, "a number")),
+        Some(SMALLINT) => Ok(read::<i16>(row, column, NUMBER)?.map(i64::from)),
+        Some(INTEGER) => Ok(read::<i32>(row, column, NUMBER)?.map(i64::from)),
+        Some(BIGINT) => read(row, column, NUMBER),
+        _ => Err(unreadable(column, NUMBER)),
     }
 }
 
 fn time(row: &impl Row, column: &str) -> Result<Option<SystemTime>> {
-    match row.type_oid(find(row, column)?) {
-        Some(TIMESTAMP | TIMESTAMPTZ) => read(row, column),
-        _ => Err(unreadable(column, "a timestamp")),
-    }
+    let is_time = row.type_oid(find(row, column)?).is_some_and(is_time);
+    if is_time { read(row, column, TIME) } else { Err(unreadable(column, TIME)) }
 }
 
 fn payload(row: &impl Row, index: usize) -> Result<Bytes> {
@@ -151,10 +190,10 @@ fn payload(row: &impl Row, index: usize) -> Result<Bytes> {
     Ok(if is_jsonb { bytes.slice(1..) } else { bytes }) // a version goes before the text
 }
 
-fn read<T: FromColumn>(row: &impl Row, column: &str) -> Result<Option<T>> {
+fn read<T: FromColumn>(row: &impl Row, column: &str, wanted: &str) -> Result<Option<T>> {
     let bytes = row.column(find(row, column)?);
     let value = bytes.map(T::read).transpose();
-    value.map_err(|source| unreadable(column, "a text, a number, a UUID or an enum").with_source(source))
+    value.map_err(|source| unreadable(column, wanted).with_source(source))
 }
 
 fn unreadable(column: &str, wanted: &str) -> Error {

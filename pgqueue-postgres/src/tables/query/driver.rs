@@ -63,15 +63,15 @@ pub(crate) struct Inner<C: Client> {
 struct State {
     /// How many deliveries are out, and looks for them on their way.
     out: usize,
-    /// Whether the next look waits for who holds the first row: it is the first one, or somebody did.
+    /// Whether the next look waits for who has a delivery out, as somebody had.
     waits: bool,
+    /// How many looks in a row met a connection that had prepared its statement for other columns.
+    stale: usize,
     /// When a delivery was last rolled back by closing its connection.
     rolled_back_at: Option<Instant>,
     /// How many deliveries in a row were given back, and until when it rests for it.
     given_back: u32,
     rests_until: Option<Instant>,
-    /// How many looks in a row met statements that were prepared for other columns.
-    stale: usize,
 }
 
 impl State {
@@ -176,12 +176,12 @@ impl<C: Client> Inner<C> {
         self.query.base.bound([]).into_iter().chain(after).collect()
     }
 
-    /// The advisory lock of those who count: the same for all consumers of the same rows.
+    /// The advisory lock of those who have the one delivery out, or who count: the same for all consumers of the same rows.
     pub(crate) fn guard(&self) -> Parameter {
         let base = &self.query.base;
-        let arguments = base.bound([]).iter().fold(String::new(), |text, argument| {
-            let value = argument.value().unwrap_or_default();
-            format!("{text}\0{}", value.escape_ascii())
+        let arguments = base.bound([]).iter().fold(String::new(), |text, argument| match argument.value() {
+            Some(value) => format!("{text}\0{}", value.escape_ascii()),
+            None => format!("{text}\0\0"),
         });
         let half = |part: &str| u64::from(key_hash(&format!("pgqueue.tracking {part}\0{arguments}")));
         Parameter::new((half(base.sql()) << 32 | half(&self.query.name)).cast_signed())
@@ -208,20 +208,35 @@ impl<C: Client> Inner<C> {
         self.query.locking == Locking::Ordered && self.lock().waits
     }
 
-    /// Notes whether somebody else holds what is first. Who does may end it without saying so, so that the next look waits.
-    pub(crate) fn note_busy(&self, is_busy: bool) {
-        self.lock().waits = is_busy;
-        if is_busy {
-            self.ring();
-        }
+    /// Notes that somebody else has a delivery out, or holds what is first. Who does may end it without saying so, so that the
+    /// next look, which is at once, waits.
+    pub(crate) fn note_busy(&self) {
+        self.lock().waits = true;
+        self.ring();
     }
 
-    /// Notes whether a statement was prepared for other columns than the table has by now. Once for each connection that is
-    /// to be expected; more often, there is something else.
-    pub(crate) fn note_stale(&self, is_stale: bool) -> bool {
+    /// Notes that nobody was in the way.
+    pub(crate) fn note_free(&self) {
+        self.lock().waits = false;
+    }
+
+    /// Notes that a connection had prepared its statement for other columns; it is closed. Once all can have been, it is no
+    /// wonder any more, and `false`.
+    pub(crate) fn note_stale(&self) -> bool {
         let mut state = self.lock();
-        state.stale = if is_stale { state.stale + 1 } else { 0 };
-        state.stale <= self.shared.client.max_connections()
+        state.stale += 1;
+        let may_be = state.stale <= self.shared.client.max_connections();
+        if may_be {
+            drop(state);
+            self.ring();
+        } else {
+            state.stale = 0;
+        }
+        may_be
+    }
+
+    pub(crate) fn note_fresh(&self) {
+        self.lock().stale = 0;
     }
 
     /// Lets the consumer look again.
@@ -238,7 +253,6 @@ impl<C: Client> SubscriptionDriver for QueryDriver<C> {
 
     async fn listen(&self) -> Result<Wakeups> {
         self.inner.look_whether_it_exists().await?;
-        self.inner.lock().waits = true;
         let Inner { shared, query, changed, .. } = &*self.inner;
         let tables = PgTables::from_shared(Arc::clone(shared));
         let (rings, changed) = (query.rings.clone(), changed.subscribe());
@@ -274,10 +288,10 @@ impl<C: Client> Waiting for Inner<C> {
         let rows = self.ask(&self.statements.outlook, &self.bound([])).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let due_in: Option<i64> = row.read(1)?;
-        let due_in = due_in.map(|millis| match Duration::from_millis(millis.unsigned_abs()) {
-            ahead if millis > 0 => ahead,
-            // Others hold it, or it waits for something else.
-            overdue => overdue.clamp(LOOKS_SOON, HELD),
+        let due_in = due_in.map(|millis| {
+            let away = Duration::from_millis(millis.unsigned_abs());
+            // What is overdue and was not found is held, or not pending for another reason: it is looked for ever more seldom.
+            if millis > 0 { away } else { (away / 2).clamp(LOOKS_SOON, HELD) }
         });
         let are_held = row.get::<bool>(0)?.then_some(HELD);
         Ok(are_held.into_iter().chain(due_in).min())

@@ -8,11 +8,12 @@ use pgqueue_core::{Ack, Acker, Delivery, Error, ErrorKind, Message, Operation, R
 use super::{
     Command, PendingQuery,
     driver::{Inner, Slot},
+    keys::Keys,
 };
 use crate::{
     Client, OwnedTransaction, Parameter,
     error::{repeatable, unrepeatable, within},
-    tables::TIME_LIMIT,
+    tables::{TIME_LIMIT, reason::storable},
     value::millis,
 };
 
@@ -31,7 +32,7 @@ pub struct HeldDelivery<C: Client> {
     /// `None` once it is about to be answered.
     transaction: Option<C::Transaction>,
     messages: Vec<Message>,
-    keys: Parameter,
+    keys: Keys,
     /// Whether the handler has had the transaction.
     is_lent: bool,
     /// Frees the place of this delivery once its transaction has ended. Declared last: that is dropped before.
@@ -43,7 +44,7 @@ impl<C: Client> HeldDelivery<C> {
         inner: Arc<Inner<C>>,
         transaction: C::Transaction,
         messages: Vec<Message>,
-        keys: Parameter,
+        keys: Keys,
         slot: Slot<C>,
     ) -> Self {
         Self { inner, transaction: Some(transaction), messages, keys, is_lent: false, slot }
@@ -156,21 +157,23 @@ impl<C: Client> HeldDelivery<C> {
         let inner = Arc::clone(&self.inner);
         let about = inner.about();
         let is_done = !matches!(ack, Ack::Requeue(_));
-        let command = self.command(&inner.query, ack)?;
-        let keys = self.keys.clone();
-        self.ensure_open().await?;
-        let transaction = self.transaction.as_mut().ok_or_else(answered)?;
-        if let Some(date) = &inner.statements.date_ack {
-            let dated = transaction.execute(date, std::slice::from_ref(&keys));
-            within(TIME_LIMIT, async { dated.await.map_err(|error| repeatable(error, about)) }).await?;
+        let commands = self.commands(&inner.query, ack)?;
+        let date = inner.statements.date_ack.iter().map(|date| (date.clone(), vec![self.keys.all().clone()], None));
+        let mut steps: Vec<Step> = date.chain(commands).collect();
+        if steps.is_empty() {
+            // A transaction in which a statement failed would be rolled back, and the server would not call it an error.
+            steps.push(("select".to_owned(), vec![], None));
         }
-        if let Some((statement, bound)) = command {
+        self.ensure_open().await?;
+        for (statement, bound, rows) in steps {
+            let transaction = self.transaction.as_mut().ok_or_else(answered)?;
             let touched = transaction.execute(&statement, &bound);
             let touched = within(TIME_LIMIT, async { touched.await.map_err(|error| repeatable(error, about)) }).await?;
+            let Some(rows) = rows else { continue };
             if touched == 0 {
                 return Err(self.lost().await);
-            } else if touched > self.messages.len() as u64 {
-                return Err(too_many(&inner.query.name, touched, self.messages.len()));
+            } else if touched > rows as u64 {
+                return Err(too_many(&inner.query.name, touched, rows));
             }
         }
         let Some(transaction) = self.transaction.take() else { return Err(answered()) };
@@ -203,34 +206,48 @@ impl<C: Client> HeldDelivery<C> {
     }
 
     /// What is run for an answer, with what is bound to it.
-    fn command(&self, query: &PendingQuery<C::Row>, ack: Ack) -> Result<Option<(String, Vec<Parameter>)>> {
-        let bound = |command: &Command, purpose: &str, given: &[Parameter]| {
-            let given = std::iter::once(&self.keys).chain(given).cloned();
-            (command.labelled(purpose, &self.keys), command.bound(given))
+    fn commands(&self, query: &PendingQuery<C::Row>, ack: Ack) -> Result<Vec<Step>> {
+        let step = |command: &Command, purpose: &str, (keys, rows): (Parameter, usize), given: &[Parameter]| {
+            let statement = command.labelled(purpose, &keys);
+            (statement, command.bound(std::iter::once(keys).chain(given.iter().cloned())), Some(rows))
         };
+        let all = || (self.keys.all().clone(), self.messages.len());
         match ack {
-            Ack::Ok => Ok(Some(bound(&query.ok, "OK", &[]))),
+            Ack::Ok => Ok(vec![step(&query.ok, "OK", all(), &[])]),
             Ack::Requeue(Requeue { delay, reason, .. }) => {
-                let attempt = self.message().attempt();
-                if let Some((_, reject)) = query.last_attempt().filter(|(last, _)| attempt >= *last) {
-                    return Ok(Some(bound(reject, "Reject", &[Parameter::nullable(reason)])));
-                }
-                if let (Some(_), None) = (delay, &query.requeue) {
+                let reason = Parameter::nullable(reason.map(storable));
+                let last = query.last_attempt();
+                let is_last = |at: usize| last.is_some_and(|(attempts, _)| self.attempt(at) >= attempts);
+                let rejected = last
+                    .zip(self.keys.at(is_last))
+                    .map(|((_, reject), keys)| step(reject, "Reject", keys, std::slice::from_ref(&reason)));
+                let others = self.keys.at(|at| !is_last(at));
+                if others.is_some() && delay.is_some() && query.requeue.is_none() {
                     return Err(unsaid(&query.name, "a Requeue with a delay", "with_requeue"));
                 }
+                let attempt = (0..self.messages.len()).find(|at| !is_last(*at)).map_or(1, |at| self.attempt(at));
                 let delay = delay.or_else(|| query.backoff.map(|backoff| backoff.delay(attempt)));
-                let given = [Parameter::nullable(delay.map(millis)), Parameter::nullable(reason)];
-                Ok(query.requeue.as_ref().map(|requeue| bound(requeue, "Requeue", &given)))
+                let requeued = query.requeue.as_ref().zip(others).map(|(requeue, keys)| {
+                    step(requeue, "Requeue", keys, &[Parameter::nullable(delay.map(millis)), reason.clone()])
+                });
+                Ok(rejected.into_iter().chain(requeued).collect())
             }
             Ack::Reject { reason } => {
                 let unsaid = || unsaid(&query.name, "a Reject", "with_reject");
                 let reject = query.reject.as_ref().ok_or_else(unsaid)?;
-                Ok(Some(bound(reject, "Reject", &[Parameter::new(reason)])))
+                Ok(vec![step(reject, "Reject", all(), &[Parameter::new(storable(reason))])])
             }
             _ => Err(Error::new(ErrorKind::Invalid, "the driver of a query does not know such an answer")),
         }
     }
+
+    fn attempt(&self, at: usize) -> u32 {
+        self.messages.get(at).map_or(1, Message::attempt)
+    }
 }
+
+/// A statement of an answer, with what is bound to it, and how many rows it may touch at most and must touch one of.
+type Step = (String, Vec<Parameter>, Option<usize>);
 
 fn unsaid(name: &str, what: &str, setter: &str) -> Error {
     Error::new(

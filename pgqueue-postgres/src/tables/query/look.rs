@@ -1,11 +1,6 @@
 //! Looking for pending rows: lock them, count them if that is wanted, and hand them out in the transaction that holds them.
 
-use std::{
-    collections::HashMap,
-    panic::resume_unwind,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::HashMap, panic::resume_unwind, sync::Arc, time::SystemTime};
 
 use pgqueue_core::{Delivery, Error, ErrorKind, Message, Result};
 use tokio::task::JoinSet;
@@ -15,26 +10,12 @@ use super::{
     columns::{find, text},
     driver::{Inner, Slot},
     held::{HeldDelivery, lost},
+    keys::{Keys, keyless},
+    locks::{
+        Answer, Found, Turn, ask, ask_for_locks, begin, end, give_up, guard_count, is_alone, lock_in, wait_for_turn,
+    },
 };
-use crate::{
-    Client, ClientError, OwnedTransaction, Parameter, Row,
-    error::{repeatable, within},
-    tables::TIME_LIMIT,
-    value::RowExt,
-};
-
-/// For how long the server waits for who holds the first row, before the look begins anew. Less than the time limit of a look.
-const WAIT: Duration = Duration::from_secs(5);
-
-/// SQLSTATE of a row that somebody else holds, and of a prepared statement whose result has other columns by now.
-const LOCK_NOT_AVAILABLE: &str = "55P03";
-const STALE: &str = "0A000";
-
-/// Bounds the wait for locks in a transaction.
-const LIMIT_WAIT: &str = "select set_config('lock_timeout', $1, true)";
-
-/// Lets the consumers of a query count one after the other, until the transaction ends.
-const GUARD: &str = "select set_config('lock_timeout', $1, true), pg_advisory_xact_lock($2)::text";
+use crate::{Client, OwnedTransaction, Parameter, Row, value::RowExt};
 
 /// What was locked, and the transaction that holds it.
 type Locked<C> = (<C as Client>::Transaction, Vec<<C as Client>::Row>);
@@ -53,7 +34,7 @@ struct Count {
 pub(super) async fn look<C: Client>(inner: &Arc<Inner<C>>, mut slot: Slot<C>) -> Result<Option<Delivery>> {
     let found = match &inner.statements.count {
         Some(_) => {
-            // Not in the hands of who may poll it later: others wait for the guard.
+            // Not in the hands of who may poll it later: others wait for it.
             let (mut looks, inner) = (JoinSet::new(), Arc::clone(inner));
             looks.spawn(async move { look_and_count(&inner).await });
             match looks.join_next().await {
@@ -63,20 +44,14 @@ pub(super) async fn look<C: Client>(inner: &Arc<Inner<C>>, mut slot: Slot<C>) ->
             }
         }
         None => {
-            let wait = inner.waits();
-            let statement = if wait { &inner.statements.lock_waiting } else { &inner.statements.lock };
-            let locked = lock(inner, statement, &inner.bound([limit(inner.query.batch)]), wait).await?;
+            let Some(turn) = turn(inner).await? else { return Ok(None) };
+            let locked = lock(inner, &inner.statements.lock, &inner.bound([limit(inner.query.batch)]), turn).await?;
             locked.map(|locked| (locked, Counted::new()))
         }
     };
-    let Some(((mut transaction, rows), counted)) = found else { return Ok(None) };
-    if inner.query.locking == Locking::Ordered && !are_first(inner, &mut transaction, &rows).await? {
-        ask(inner, transaction.rollback()).await?;
-        inner.note_busy(true);
-        return Ok(None);
-    }
+    let Some(((transaction, rows), counted)) = found else { return Ok(None) };
     let messages = messages(inner, &rows, &counted)?;
-    let keys = keys(&rows, &inner.query.key, &inner.query.name)?;
+    let keys = Keys::of(&rows, &inner.query.key, &inner.query.name)?;
     slot.hand_out();
     let held = HeldDelivery::new(Arc::clone(inner), transaction, messages.clone(), keys, slot);
     match <[Message; 1]>::try_from(messages) {
@@ -86,113 +61,121 @@ pub(super) async fn look<C: Client>(inner: &Arc<Inner<C>>, mut slot: Slot<C>) ->
     }
 }
 
-/// Locks rows in a transaction of their own; `None` if there are none, or if somebody holds them, which it notes.
+/// Waits for the turn, where somebody else had it; `None` if they have it still. The wait is over before the transaction of a
+/// delivery begins, so that its time is what it sees, and no older.
+async fn turn<C: Client>(inner: &Inner<C>) -> Result<Option<Turn>> {
+    let turn = if inner.waits() { wait_for_turn(inner).await? } else { Turn::Unknown };
+    if turn == Turn::Others {
+        inner.note_busy();
+        return Ok(None);
+    }
+    Ok(Some(turn))
+}
+
+/// Locks rows in a transaction of their own; `None` if there are none, or if somebody holds them or has a delivery out where
+/// there may be one, which it notes.
 async fn lock<C: Client>(
     inner: &Inner<C>,
     statement: &str,
     bound: &[Parameter],
-    wait: bool,
+    turn: Turn,
 ) -> Result<Option<Locked<C>>> {
     let mut transaction = begin(inner).await?;
-    if wait {
-        ask(inner, transaction.query(LIMIT_WAIT, &[wait_limit()])).await?;
+    // First, so that what the last delivery left is seen: whoever locks a row sees what became of it meanwhile, but all others
+    // as they were.
+    if inner.query.locking == Locking::Ordered && !is_alone(inner, &mut transaction).await? {
+        return end(inner, transaction, true).await;
     }
-    let is_busy = match ask_for_locks(inner, transaction.query(statement, bound)).await? {
-        Answer::Here(rows) if !rows.is_empty() => {
-            inner.note_stale(false);
-            return Ok(Some((transaction, rows)));
+    match lock_in(inner, &mut transaction, statement, bound).await? {
+        Found::Rows(rows) => {
+            inner.note_free();
+            Ok(Some((transaction, rows)))
         }
-        Answer::Here(_) => false,
-        Answer::Held => true,
-        // The connection goes, with what it has prepared.
-        Answer::Stale(_) if inner.note_stale(true) => {
-            inner.ring();
-            return Ok(None);
-        }
-        Answer::Stale(error) => return Err(repeatable(error, inner.about())),
-    };
-    ask(inner, transaction.rollback()).await?;
-    inner.note_busy(is_busy);
-    Ok(None)
-}
-
-/// Whether locked rows are those that come first. Whoever locks sees a row that changed meanwhile as it is, but all others as they
-/// were: after a wait for one that was requeued, those behind it, though it holds them back.
-async fn are_first<C: Client>(inner: &Inner<C>, transaction: &mut C::Transaction, rows: &[C::Row]) -> Result<bool> {
-    let key = |row: &C::Row| Ok(row.column(find(row, &inner.query.key)?).map(<[u8]>::to_vec));
-    let locked = rows.iter().map(key).collect::<Result<Vec<_>>>()?;
-    let next = inner.bound([limit(rows.len())]);
-    let first = ask(inner, transaction.query(&inner.statements.first, &next)).await?;
-    Ok(first.iter().map(|row| row.column(0).map(<[u8]>::to_vec)).eq(locked))
+        found => give_up(inner, transaction, found, turn).await,
+    }
 }
 
 /// Counts the next deliveries, which commits, and then locks what was counted. Of several consumers only one does so at a time, so
 /// that nobody counts what another is about to lock.
 async fn look_and_count<C: Client>(inner: &Inner<C>) -> Result<Option<(Locked<C>, Counted)>> {
-    let mut guard = begin(inner).await?;
-    let guarded = ask_for_locks(inner, guard.query(GUARD, &[wait_limit(), inner.guard()])).await?;
-    let counted = match guarded {
-        Answer::Here(_) => count_next(inner).await?,
-        Answer::Held | Answer::Stale(_) => {
-            inner.note_busy(true);
-            Vec::new()
-        }
-    };
-    let (spent, counted): (Vec<_>, Vec<_>) = counted.into_iter().partition(|row| row.column(1).is_none());
-    if !spent.is_empty() {
-        give_up(inner, &spent).await?;
+    let Some(turn) = turn(inner).await? else { return Ok(None) };
+    match inner.query.locking {
+        Locking::Ordered => count_alone(inner, turn).await,
+        Locking::Unordered => count_guarded(inner).await,
     }
-    let locked = match &counted[..] {
-        [] => None,
-        rows => {
-            let these = inner.bound([keys(rows, "key", &inner.query.name)?, limit(rows.len())]);
-            lock(inner, &inner.statements.relock, &these, false).await?
-        }
-    };
-    ask(inner, guard.rollback()).await?;
-    let Some(locked) = locked else { return Ok(None) };
-    let count = |row: &C::Row| {
-        let deliveries = u32::try_from(row.get::<i64>(1)?).unwrap_or(u32::MAX);
-        Ok((row.column(0).unwrap_or_default().to_vec(), Count { deliveries, last_delivered_at: row.read(2)? }))
-    };
-    let counted: Result<Counted> = counted.iter().map(count).collect();
-    Ok(Some((locked, counted?)))
 }
 
-/// Counts the next deliveries, under the guard, once nobody holds what is first.
-async fn count_next<C: Client>(inner: &Inner<C>) -> Result<Vec<C::Row>> {
-    let Some(count) = &inner.statements.count else { return Ok(Vec::new()) };
-    let batch = limit(inner.query.batch);
-    if inner.waits() {
-        let next = inner.bound([batch.clone()]);
-        let Some((transaction, _)) = lock(inner, &inner.statements.lock_waiting, &next, true).await? else {
-            return Ok(Vec::new());
-        };
-        ask(inner, transaction.rollback()).await?;
+/// Makes sure that nobody else has a delivery out, and goes on in the same transaction.
+async fn count_alone<C: Client>(inner: &Inner<C>, turn: Turn) -> Result<Option<(Locked<C>, Counted)>> {
+    let mut transaction = begin(inner).await?;
+    if !is_alone(inner, &mut transaction).await? {
+        return end(inner, transaction, true).await;
     }
+    let counted = match count_next(inner).await? {
+        Found::Rows(counted) => counted,
+        found => return give_up(inner, transaction, found, turn).await,
+    };
+    match lock_in(inner, &mut transaction, &inner.statements.relock, &these(inner, &counted)?).await? {
+        Found::Rows(rows) => {
+            inner.note_free();
+            Ok(Some(((transaction, rows), numbers(&counted)?)))
+        }
+        found => give_up(inner, transaction, found, turn).await,
+    }
+}
+
+/// Makes sure that nobody else counts until the rows are locked.
+async fn count_guarded<C: Client>(inner: &Inner<C>) -> Result<Option<(Locked<C>, Counted)>> {
+    let Some(guard) = guard_count(inner).await? else { return Ok(None) };
+    let counted = match count_next(inner).await? {
+        Found::Rows(counted) => counted,
+        found => return give_up(inner, guard, found, Turn::Mine).await,
+    };
+    let locked = lock(inner, &inner.statements.relock, &these(inner, &counted)?, Turn::Mine).await?;
+    ask(inner, guard.rollback()).await?;
+    locked.map(|locked| Ok((locked, numbers(&counted)?))).transpose()
+}
+
+/// What is bound to lock what was counted.
+fn these<C: Client>(inner: &Inner<C>, counted: &[C::Row]) -> Result<Vec<Parameter>> {
+    let keys = Keys::of(counted, "key", &inner.query.name)?;
+    Ok(inner.bound([keys.all().clone(), limit(counted.len())]))
+}
+
+/// Counts the next deliveries, but of those that had their last one: they are rejected.
+async fn count_next<C: Client>(inner: &Inner<C>) -> Result<Found<C::Row>> {
+    let Some(count) = &inner.statements.count else { return Ok(Found::Nothing) };
     let last_attempt = inner.query.last_attempt().map_or(i64::MAX, |(attempts, _)| i64::from(attempts));
-    let next = inner.bound([batch, Parameter::new(last_attempt)]);
-    match ask_for_locks(inner, inner.shared.client.query(count, &next)).await? {
-        Answer::Here(counted) => {
-            inner.note_busy(false);
-            Ok(counted)
-        }
-        Answer::Held | Answer::Stale(_) => {
-            inner.note_busy(true);
-            Ok(Vec::new())
-        }
+    let next = inner.bound([limit(inner.query.batch), Parameter::new(last_attempt)]);
+    let picked = match ask_for_locks(inner, inner.shared.client.query(count, &next)).await? {
+        Answer::Here(picked) => picked,
+        Answer::Held => return Ok(Found::Busy),
+        Answer::Stale(error) => return Err(error), // the client has tried again
+    };
+    if picked.iter().any(|row| row.column(3) == Some(&[0])) {
+        let message = format!(
+            "the table in which deliveries of {:?} are counted has no such row: is it the one it selects from?",
+            inner.query.name
+        );
+        return Err(Error::new(ErrorKind::Invalid, message));
     }
+    let (spent, counted): (Vec<_>, Vec<_>) = picked.into_iter().partition(|row| row.column(1).is_none());
+    if !spent.is_empty() {
+        reject(inner, &spent).await?;
+    }
+    Ok(if counted.is_empty() { Found::Nothing } else { Found::Rows(counted) })
 }
 
 /// Rejects rows that had their last attempt and were never answered.
-async fn give_up<C: Client>(inner: &Inner<C>, spent: &[C::Row]) -> Result<()> {
+async fn reject<C: Client>(inner: &Inner<C>, spent: &[C::Row]) -> Result<()> {
     let Some((attempts, reject)) = inner.query.last_attempt() else { return Ok(()) };
     let name = &inner.query.name;
-    let these = inner.bound([keys(spent, "key", name)?, limit(spent.len())]);
-    if let Some((mut transaction, rows)) = lock(inner, &inner.statements.relock, &these, false).await? {
-        let keys = keys(&rows, &inner.query.key, name)?;
-        let statement = reject.labelled("Reject", &keys);
-        let bound = reject.bound([keys, Parameter::new(format!("given up after {attempts} attempts"))]);
+    let mut transaction = begin(inner).await?;
+    if let Found::Rows(rows) = lock_in(inner, &mut transaction, &inner.statements.relock, &these(inner, spent)?).await?
+    {
+        let keys = Keys::of(&rows, &inner.query.key, name)?;
+        let statement = reject.labelled("Reject", keys.all());
+        let bound = reject.bound([keys.all().clone(), Parameter::new(format!("given up after {attempts} attempts"))]);
         if ask(inner, transaction.execute(&statement, &bound)).await? == 0 {
             return Err(lost(name));
         }
@@ -202,48 +185,18 @@ async fn give_up<C: Client>(inner: &Inner<C>, spent: &[C::Row]) -> Result<()> {
     Ok(())
 }
 
-async fn begin<C: Client>(inner: &Inner<C>) -> Result<C::Transaction> {
-    ask(inner, inner.shared.client.begin()).await
-}
-
-/// Asks the server, within the time limit.
-async fn ask<C: Client, T>(inner: &Inner<C>, call: impl Future<Output = Result<T, ClientError>>) -> Result<T> {
-    within(TIME_LIMIT, async { call.await.map_err(|error| repeatable(error, inner.about())) }).await
-}
-
-/// What the server says to who asks for locks.
-enum Answer<T> {
-    Here(T),
-    /// Somebody else holds what was asked for.
-    Held,
-    /// The connection prepared its statement when the table had other columns.
-    Stale(ClientError),
-}
-
-/// As [`ask`], for locks.
-async fn ask_for_locks<C: Client, T>(
-    inner: &Inner<C>,
-    call: impl Future<Output = Result<T, ClientError>>,
-) -> Result<Answer<T>> {
-    within(TIME_LIMIT, async {
-        match call.await {
-            Ok(answer) => Ok(Answer::Here(answer)),
-            Err(ClientError::Refused { code, .. }) if code == LOCK_NOT_AVAILABLE => Ok(Answer::Held),
-            Err(error) if matches!(&error, ClientError::Refused { code, .. } if code == STALE) => {
-                Ok(Answer::Stale(error))
-            }
-            Err(error) => Err(repeatable(error, inner.about())),
-        }
-    })
-    .await
+/// Reads what was counted.
+fn numbers(counted: &[impl Row]) -> Result<Counted> {
+    let number = |row: &_| {
+        let deliveries = u32::try_from(RowExt::get::<i64>(row, 1)?).unwrap_or(u32::MAX);
+        let count = Count { deliveries, last_delivered_at: RowExt::read(row, 2)? };
+        Ok((Row::column(row, 0).unwrap_or_default().to_vec(), count))
+    };
+    counted.iter().map(number).collect()
 }
 
 fn limit(rows: usize) -> Parameter {
     Parameter::new(i64::try_from(rows).unwrap_or(i64::MAX))
-}
-
-fn wait_limit() -> Parameter {
-    Parameter::new(WAIT.as_millis().to_string())
 }
 
 /// Makes messages of rows. A row that cannot be read is named by its key.
@@ -265,23 +218,4 @@ fn messages<C: Client>(inner: &Inner<C>, rows: &[C::Row], counted: &Counted) -> 
         Ok(if is_dated { message.with_last_delivered_at(count.last_delivered_at) } else { message })
     };
     rows.iter().map(read).collect()
-}
-
-/// The keys of rows, as the user's statements get them.
-fn keys(rows: &[impl Row], column: &str, name: &str) -> Result<Parameter> {
-    let key = |row| Ok(Row::column(row, find(row, column)?).ok_or_else(|| keyless(name, column))?.to_vec());
-    let keys = rows.iter().map(key).collect::<Result<Vec<_>>>()?;
-    let type_oid = rows.first().and_then(|row| row.type_oid(row.find(column)?));
-    type_oid.and_then(|type_oid| Parameter::array_of(type_oid, &keys)).ok_or_else(|| unusable(name, column))
-}
-
-fn keyless(name: &str, key: &str) -> Error {
-    Error::new(ErrorKind::Decode, format!("a row of {name:?} has no {key:?}, by which it could be found again"))
-}
-
-/// Of a key whose type cannot be one.
-pub(super) fn unusable(name: &str, key: &str) -> Error {
-    let message =
-        format!("the column {key:?} of {name:?} has a type that cannot be a key; cast it to text in the base query");
-    Error::new(ErrorKind::Invalid, message)
 }

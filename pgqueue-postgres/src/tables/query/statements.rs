@@ -6,8 +6,6 @@ use crate::tables::ident::quoted;
 /// How a statement meets rows that others hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Others {
-    /// Waits for them.
-    Wait,
     /// Fails.
     Fail,
     /// Takes those behind.
@@ -22,11 +20,8 @@ pub(crate) enum Others {
 pub(crate) struct Statements {
     /// Lock the next rows, at most as many as the last parameter says.
     pub(crate) lock: String,
-    pub(crate) lock_waiting: String,
     /// Lock those of the rows whose keys are bound last but one.
     pub(crate) relock: String,
-    /// The keys of the next rows, whoever holds them.
-    pub(crate) first: String,
     /// Counts the deliveries of the next rows, but of those that had as many as the last parameter says.
     pub(crate) count: Option<String>,
     pub(crate) date_ack: Option<String>,
@@ -47,28 +42,29 @@ impl Statements {
             Locking::Unordered => Others::Skip,
         };
         let locked = |others| format!("select * from (\n{base}\nfor update{}) pending", clause(others));
-        let lock = |others| format!("{} limit ${next}", locked(others));
+        let lock = format!("{} limit ${next}", locked(others));
         let due = query.next_due.as_deref().map_or_else(
             || "null".to_owned(),
-            |due| format!("ceil(extract(epoch from (\n{due}\n) - clock_timestamp()) * 1000)"),
+            // What is due at infinity is never due.
+            |due| {
+                let millis = "ceil(extract(epoch from at - clock_timestamp()) * 1000)";
+                format!("select case when isfinite(at) then {millis} end from (select (\n{due}\n) as at) due")
+            },
         );
         Self {
-            lock: lock(others),
-            lock_waiting: lock(Others::Wait),
             relock: format!("{} where pending.{key} = any(${next}) limit ${after}", locked(others)),
-            first: format!("select pending.{key} from (\n{base}\n) pending limit ${next}"),
-            count: query.tracking.as_ref().map(|tracking| tracking.count(&lock(others), &query.key, after)),
+            count: query.tracking.as_ref().map(|tracking| tracking.count(&lock, &query.key, after)),
             date_ack: query.tracking.as_ref().and_then(|tracking| tracking.date_ack(&query.key)),
             outlook: format!("select exists(select from (\n{base}\n) pending), ({due})::bigint"),
             exists: query.exists.as_ref().map(|exists| format!("select coalesce((\n{exists}\n), false)")),
             describe: format!("select pending.* from (values (1)) one left join (\n{base}\n) pending on false"),
+            lock,
         }
     }
 }
 
 fn clause(others: Others) -> &'static str {
     match others {
-        Others::Wait => "",
         Others::Fail => " nowait",
         Others::Skip => " skip locked",
     }

@@ -60,7 +60,7 @@ impl Tracking {
     }
 
     /// Counts what `picked` selects, and returns the keys with their counts, and when they were last handed out before. What had
-    /// the last attempt, which is a parameter, is not counted, and has no count.
+    /// the last attempt, which is a parameter, is not counted, and has no count. Last, whether the table has the row at all.
     pub(crate) fn count(&self, picked: &str, key: &str, last_attempt: usize) -> String {
         let (table, deliveries, key) = (&self.table, quoted(&self.deliveries), quoted(key));
         let last = self.last_delivered_at.as_deref().map(quoted);
@@ -73,8 +73,9 @@ impl Tracking {
                update {table} counted set {deliveries} = counted.{deliveries} + 1{dated} \
                from picked where counted.{key} = picked.key and counted.{deliveries} < ${last_attempt} \
                returning counted.{key} as key, counted.{deliveries}::bigint as deliveries) \
-             select picked.key, counted.deliveries, {last}::timestamptz \
-             from picked join {table} earlier on earlier.{key} = picked.key left join counted on counted.key = picked.key"
+             select picked.key, counted.deliveries, {last}::timestamptz, earlier.{key} is not null \
+             from picked left join {table} earlier on earlier.{key} = picked.key \
+             left join counted on counted.key = picked.key"
         )
     }
 
