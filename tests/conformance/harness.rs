@@ -10,11 +10,12 @@ use std::{
 use async_trait::async_trait;
 use pgqueue_conformance::{Capabilities, Harness, Uncommitted};
 use pgqueue_core::{
-    CheckpointStore, DeadLetter, Error, ErrorKind, MessageId, NewMessage, Publisher, Result, Start, Subscription,
-    SubscriptionDriver, Topic,
+    CheckpointStore, DeadLetter, MessageId, NewMessage, Publisher, Result, Start, Subscription, SubscriptionDriver,
+    Topic,
 };
 use pgqueue_postgres::{Client, PgQueue, PgSubscription};
-use pgqueue_testserver::{Database, Proxy};
+
+use crate::network::{Network, broken};
 
 /// Everything but a clock that can be paused.
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
@@ -58,41 +59,18 @@ pub(crate) trait Backend: Send + Sync + 'static {
 }
 
 struct Postgres<B: Backend> {
-    database: Database,
+    network: Network,
     queue: PgQueue<B::Client>,
-    drivers: Mutex<Drivers<B::Client>>,
+    /// The drivers that were made. Weak: the kit drops one to stop its consumer.
+    made: Mutex<Vec<Weak<PgSubscription<B::Client>>>>,
     backend: PhantomData<B>,
 }
 
-struct Drivers<C: Client> {
-    /// Weak: the kit drops a driver to stop its consumer.
-    made: Vec<Weak<PgSubscription<C>>>,
-    /// Through which they connect; the next through the last.
-    open: Vec<Arc<Proxy>>,
-    /// Those that were cut.
-    cut: Vec<Arc<Proxy>>,
-}
-
 pub(crate) async fn make<B: Backend>() -> Result<Box<dyn Harness>> {
-    let database = Database::create().await.map_err(broken)?;
-    let queue = PgQueue::connect(&database.url()).await?;
+    let network = Network::start().await?;
+    let queue = PgQueue::connect(&network.database().url()).await?;
     queue.migrate().await?;
-    let proxy = Arc::new(Proxy::start(database.server().port()).await.map_err(broken)?);
-    let drivers = Mutex::new(Drivers { made: Vec::new(), open: vec![proxy], cut: Vec::new() });
-    Ok(Box::new(Postgres::<B> { database, queue, drivers, backend: PhantomData }))
-}
-
-/// What the test's own server could not do.
-pub(crate) fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorKind::Fatal, "the server under test").with_source(error)
-}
-
-impl<B: Backend> Postgres<B> {
-    /// The database as it is reached through a proxy.
-    fn url(&self, proxy: &Proxy) -> String {
-        let port = |port: u16| format!(":{port}/");
-        self.database.url().replace(&port(self.database.server().port()), &port(proxy.port()))
-    }
+    Ok(Box::new(Postgres::<B> { network, queue, made: Mutex::default(), backend: PhantomData }))
 }
 
 #[async_trait]
@@ -102,10 +80,9 @@ impl<B: Backend> Harness for Postgres<B> {
     }
 
     async fn driver(&self, subscription: Subscription) -> Result<Arc<dyn SubscriptionDriver>> {
-        let proxy = Arc::clone(self.drivers.lock().unwrap().open.last().unwrap());
-        let queue = PgQueue::<B::Client>::connect(&self.url(&proxy)).await?;
+        let queue = PgQueue::<B::Client>::connect(&self.network.url()).await?;
         let driver = Arc::new(queue.subscription(subscription));
-        self.drivers.lock().unwrap().made.push(Arc::downgrade(&driver));
+        self.made.lock().unwrap().push(Arc::downgrade(&driver));
         Ok(driver)
     }
 
@@ -114,39 +91,20 @@ impl<B: Backend> Harness for Postgres<B> {
     }
 
     async fn publish_uncommitted(&self, topic: &str, messages: Vec<NewMessage>) -> Result<Box<dyn Uncommitted>> {
-        B::publish_uncommitted(&self.queue, &self.database.url(), topic, messages).await
+        B::publish_uncommitted(&self.queue, &self.network.database().url(), topic, messages).await
     }
 
     async fn disconnect(&self) -> Result<()> {
-        let fresh = Arc::new(Proxy::start(self.database.server().port()).await.map_err(broken)?);
-        let old = {
-            let mut drivers = self.drivers.lock().unwrap();
-            let old = std::mem::replace(&mut drivers.open, vec![fresh]);
-            drivers.cut.extend_from_slice(&old);
-            old
-        };
-        for proxy in old {
-            proxy.cut().await;
-        }
-        Ok(())
+        self.network.disconnect().await
     }
 
     async fn reconnect(&self) -> Result<()> {
-        let cut = std::mem::take(&mut self.drivers.lock().unwrap().cut);
-        for proxy in &cut {
-            proxy.restore().await.map_err(broken)?;
-        }
-        self.drivers.lock().unwrap().open.splice(..0, cut);
-        Ok(())
+        self.network.reconnect().await
     }
 
-    /// Ends every connection at the server's side; what a crash of the server itself does has tests of its own.
     async fn reopen(&self) -> Result<()> {
         self.crash_consumers().await?;
-        let name = self.database.name();
-        let others = format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'");
-        self.database.server().sql("postgres", &others).await.map_err(broken)?;
-        Ok(())
+        self.network.end_connections().await
     }
 
     async fn unsubscribe(&self, subscription: &str) -> Result<()> {
@@ -167,7 +125,7 @@ impl<B: Backend> Harness for Postgres<B> {
 
     async fn checkpoints(&self) -> Result<Arc<dyn CheckpointStore>> {
         // Over connections of its own, as reopening ends all that there are.
-        Ok(Arc::new(PgQueue::<B::Client>::connect(&self.database.url()).await?))
+        Ok(Arc::new(PgQueue::<B::Client>::connect(&self.network.database().url()).await?))
     }
 
     async fn expire_leases(&self) -> Result<()> {
@@ -178,7 +136,7 @@ impl<B: Backend> Harness for Postgres<B> {
     }
 
     async fn crash_consumers(&self) -> Result<()> {
-        for driver in self.drivers.lock().unwrap().made.drain(..) {
+        for driver in self.made.lock().unwrap().drain(..) {
             if let Some(driver) = driver.upgrade() {
                 driver.crash();
             }
@@ -187,14 +145,14 @@ impl<B: Backend> Harness for Postgres<B> {
     }
 
     async fn listeners(&self) -> Result<usize> {
-        let drivers = self.drivers.lock().unwrap();
-        let alive = drivers.made.iter().filter_map(Weak::upgrade);
+        let made = self.made.lock().unwrap();
+        let alive = made.iter().filter_map(Weak::upgrade);
         Ok(alive.map(|driver| driver.queue().listener().subscribers()).sum())
     }
 
     async fn stored_payload(&self, id: &MessageId) -> Result<String> {
         let look = format!("select payload from pgqueue.message where message_id = '{id}'");
-        self.database.sql(&look).await.map_err(broken)
+        self.network.database().sql(&look).await.map_err(broken)
     }
 
     fn quiet(&self) -> Duration {

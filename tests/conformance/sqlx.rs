@@ -1,11 +1,13 @@
 //! The conformance kit on PostgreSQL through sqlx.
 
 mod harness;
+mod network;
 
 use std::process::ExitCode;
 
 use async_trait::async_trait;
-use harness::{Backend, CAPABILITIES, broken};
+use harness::{Backend, CAPABILITIES};
+use network::broken;
 use pgqueue_conformance::Uncommitted;
 use pgqueue_core::{NewMessage, Result};
 use pgqueue_sqlx::{PgQueue, Sqlx};

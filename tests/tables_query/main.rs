@@ -6,6 +6,8 @@ mod both_clients;
 #[allow(dead_code, reason = "shared with other tests, of which each uses a part")]
 #[path = "../postgres/common.rs"]
 mod common;
+#[path = "../small.rs"]
+mod small;
 
 mod answers;
 mod bad_input;

@@ -1,16 +1,11 @@
 //! A table of messages as a team may have one, and consumers of it.
 
-use async_trait::async_trait;
-use deadpool_postgres::{Manager, Runtime};
 use pgqueue_core::{ConsumeStream, Delivery, subscribe};
 use pgqueue_postgres::{Client, Columns, Command, Locking, PendingQuery, PgTables, QueryDriver};
-use pgqueue_sqlx::Sqlx;
 use pgqueue_testserver::Database;
-use pgqueue_tokio_postgres::{Listening, TokioPostgres};
-use sqlx::postgres::PgPoolOptions;
-use tokio_postgres::{Config, NoTls};
 
 use crate::common::patiently;
+pub(crate) use crate::small::Small;
 
 const TABLE: &str = "
     create table messages (
@@ -26,30 +21,6 @@ const TABLE: &str = "
 /// How many sessions wait for a lock.
 pub(crate) const WAITS: &str =
     "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-
-/// Clients with so few connections.
-#[async_trait]
-pub(crate) trait Small: Client + Sized {
-    fn of(url: &str, connections: usize) -> Self;
-}
-
-#[async_trait]
-impl Small for TokioPostgres {
-    fn of(url: &str, connections: usize) -> Self {
-        let config: Config = url.parse().unwrap();
-        let pool = deadpool_postgres::Pool::builder(Manager::new(config.clone(), NoTls));
-        let pool = pool.max_size(connections).runtime(Runtime::Tokio1).build().unwrap();
-        Self::from_pool(pool, Listening::with(config, NoTls))
-    }
-}
-
-#[async_trait]
-impl Small for Sqlx {
-    fn of(url: &str, connections: usize) -> Self {
-        let options = PgPoolOptions::new().max_connections(u32::try_from(connections).unwrap());
-        Self::from(options.connect_lazy(url).unwrap())
-    }
-}
 
 /// A database with a table of messages.
 pub(crate) async fn database() -> Database {
@@ -71,7 +42,7 @@ pub(crate) fn messages<C: Client>(subscription: &str, locking: Locking) -> Pendi
         .with_columns(Columns::new())
         .with_ok("delete from messages where id = any($1)")
         .with_requeue(Command::new(
-            "update messages set due_at = now() + coalesce($2, 0) * interval '1 ms' where id = any($1)",
+            "update messages set due_at = statement_timestamp() + coalesce($2, 0) * interval '1 ms' where id = any($1)",
         ))
         .with_poll_interval(std::time::Duration::from_millis(50))
 }

@@ -1,0 +1,17 @@
+//! The conformance kit on a team's own tables through tokio-postgres, without counting deliveries.
+
+mod network;
+mod own_table;
+#[path = "../small.rs"]
+mod small;
+
+use std::process::ExitCode;
+
+use own_table::{CAPABILITIES, Counting, make};
+use pgqueue_tokio_postgres::TokioPostgres;
+
+fn main() -> ExitCode {
+    pgqueue_conformance::main("uncounted table, tokio-postgres", CAPABILITIES, || {
+        Box::pin(make::<TokioPostgres>(Counting::Off))
+    })
+}
