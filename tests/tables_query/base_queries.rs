@@ -13,6 +13,7 @@ use crate::{
 };
 
 on_both_clients!(
+    queries_that_are_written_alike_may_have_arguments_of_other_types,
     query_whose_rows_are_not_locked_is_refused,
     query_that_leaves_its_parentheses_is_refused,
     query_that_can_be_locked_no_more_ends_the_stream,
@@ -212,4 +213,18 @@ async fn long_rows_are_handed_out_whole<C: Client>() {
     let delivery = patiently("a long row", stream.next()).await.unwrap().unwrap();
     assert_eq!(delivery.message().payload().len(), BYTES);
     delivery.ok().await.unwrap();
+}
+
+async fn queries_that_are_written_alike_may_have_arguments_of_other_types<C: Client>() {
+    let database = database().await;
+    let tables = tables::<C>(&database).await;
+    insert(&database, "a", 0..1).await;
+    let query = || {
+        let base = "select id, payload from messages where id > $1";
+        PendingQuery::new("messages", base).with_ok("delete from messages where id = any($1)")
+    };
+    for query in [query().with_argument(0_i64), query().with_argument(0_i32), query().with_argument(0_i16)] {
+        let mut stream = consume(tables.query(query)).await;
+        drop(next(&mut stream).await);
+    }
 }

@@ -134,7 +134,7 @@ impl<C: Client> Drop for Slot<C> {
 
 impl<C: Client> QueryDriver<C> {
     pub(crate) fn new(shared: Arc<Shared<C>>, query: PendingQuery<C::Row>) -> Self {
-        let statements = Statements::of(&query, query.base.bound([]).len());
+        let statements = Statements::of(&query);
         let (state, changed) = (Mutex::default(), watch::Sender::new(()));
         Self { inner: Arc::new(Inner { shared, query, statements, state, changed }) }
     }

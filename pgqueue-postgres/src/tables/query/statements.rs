@@ -34,9 +34,13 @@ pub(crate) struct Statements {
 }
 
 impl Statements {
-    pub(crate) fn of<R>(query: &PendingQuery<R>, arguments: usize) -> Self {
-        let (base, key) = (query.base.sql(), quoted(&query.key));
-        let (next, after) = (arguments + 1, arguments + 2);
+    pub(crate) fn of<R>(query: &PendingQuery<R>) -> Self {
+        let arguments = query.base.bound([]);
+        // Clients know prepared statements by their texts, and another query may be written alike, with arguments of other types.
+        let types: Vec<_> = arguments.iter().map(|argument| argument.type_oid().to_string()).collect();
+        let typed = |sql: &str| format!("{sql}\n-- of types {}", types.join(", "));
+        let (base, key) = (typed(query.base.sql()), quoted(&query.key));
+        let (next, after) = (arguments.len() + 1, arguments.len() + 2);
         let others = match query.locking {
             Locking::Ordered => Others::Fail,
             Locking::Unordered => Others::Skip,
@@ -56,7 +60,7 @@ impl Statements {
             count: query.tracking.as_ref().map(|tracking| tracking.count(&lock, &query.key, after)),
             date_ack: query.tracking.as_ref().and_then(|tracking| tracking.date_ack(&query.key)),
             outlook: format!("select exists(select from (\n{base}\n) pending), ({due})::bigint"),
-            exists: query.exists.as_ref().map(|exists| format!("select coalesce((\n{exists}\n), false)")),
+            exists: query.exists.as_deref().map(|exists| format!("select coalesce((\n{}\n), false)", typed(exists))),
             describe: format!("select pending.* from (values (1)) one left join (\n{base}\n) pending on false"),
             lock,
         }
