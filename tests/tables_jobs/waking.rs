@@ -13,6 +13,7 @@ use crate::{
 
 on_both_clients!(
     a_notification_wakes,
+    triggers_announce_jobs_that_wait,
     a_job_that_is_due_later_comes_by_itself_and_not_before,
     a_requeued_job_comes_by_itself_when_its_delay_is_over,
     a_poll_finds_what_nobody_announced,
@@ -34,6 +35,26 @@ async fn a_notification_wakes<C: Client>() {
     insert(&database, [2]).await;
     database.sql("notify \"Jobs, \"\"mine\"\"\"").await.unwrap();
     assert_eq!(number(&next(&mut stream).await), 2);
+}
+
+async fn triggers_announce_jobs_that_wait<C: Client>() {
+    const NEVER: Duration = Duration::from_secs(3600);
+    let (database, tables) = job_table::<C>().await;
+    let mut stream = consume(&tables, jobs().with_triggers().with_poll_interval(NEVER)).await;
+    quiet(&mut stream).await;
+    insert(&database, [1]).await;
+    let delivery = next(&mut stream).await;
+    assert_eq!(number(&delivery), 1);
+    delivery.ok().await.unwrap();
+    quiet(&mut stream).await;
+    database.sql("update jobs set status = 'retry'").await.unwrap();
+    assert_eq!(number(&next(&mut stream).await), 1);
+    let conditions =
+        "select string_agg(pg_get_triggerdef(oid), ' ' order by tgname) from pg_trigger where tgname like 'pgqueue%'";
+    let conditions = database.sql(conditions).await.unwrap();
+    for label in ["not_started", "retry"] {
+        assert_eq!(conditions.matches(&format!("'{label}'")).count(), 2, "{conditions}");
+    }
 }
 
 async fn a_job_that_is_due_later_comes_by_itself_and_not_before<C: Client>() {
