@@ -114,13 +114,15 @@ async fn why_a_table_is_polled_is_said_once<C: Client>() {
     let polled = |why: &str| event("the triggers of a table are not all there, and it is polled") + " why=" + why;
     let missing = "health=TriggerHealth { function: Missing, insert: Missing, update: Missing }";
     let foreign = "health=TriggerHealth { function: Healthy, insert: Foreign, update: Healthy }";
+    let names = format!(" triggers={:?}", watch.trigger_names());
     assert_eq!(
         said,
         [
             polled("the table is locked by others server=\"could not obtain lock on relation \\\"public.jobs\\\"\" ")
-                + missing,
+                + missing
+                + &names,
             event("triggers of a table were installed"),
-            polled("a trigger or a function of that name is not what it should be; drop it ") + foreign,
+            polled("a trigger or a function of that name is not what it should be; drop it ") + foreign + &names,
         ]
     );
 }
