@@ -3,7 +3,7 @@
 mod ident;
 mod jobs;
 mod query;
-mod reason;
+mod type_oid;
 mod waking;
 mod watch;
 

@@ -45,10 +45,17 @@ values! {
     Uuid, 2950, 2951: |value, buffer| types::uuid_to_sql(*value.as_bytes(), buffer);
 }
 
-/// A duration in milliseconds, at most a century: longer ones do not fit PostgreSQL's times everywhere.
+/// The longest duration that is told the server, or added to a time: longer ones do not fit PostgreSQL's times everywhere.
+pub(crate) const CENTURY: Duration = Duration::from_secs(3_155_760_000);
+
+/// A duration in milliseconds, at most a [`CENTURY`].
 pub(crate) fn millis(duration: Duration) -> i64 {
-    const CENTURY: i64 = 3_155_760_000_000;
-    i64::try_from(duration.as_millis()).map_or(CENTURY, |millis| millis.min(CENTURY))
+    duration.min(CENTURY).as_millis() as i64 // a century fits
+}
+
+/// A text as PostgreSQL can hold it: it knows no NUL.
+pub(crate) fn storable(text: String) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 
 /// 2000-01-01, where PostgreSQL's time begins.

@@ -34,12 +34,14 @@ on_both_clients!(
 async fn concurrency_is_reached_and_never_exceeded<C: Client>() {
     const CONCURRENCY: usize = 3;
     let (database, tables) = job_table::<C>().await;
-    insert(&database, 1..=20).await;
+    const JOBS: usize = 7 * CONCURRENCY;
+    insert(&database, 1..=JOBS as u32).await;
     let stream = consume(&tables, jobs()).await;
     let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let together = Barrier::new(CONCURRENCY);
     let handler = async |_: Job<Value>| {
         most.fetch_max(running.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        together.wait().await;
         running.fetch_sub(1, Ordering::Relaxed);
         Ok::<_, BoxError>(Ack::Ok)
     };
@@ -51,7 +53,7 @@ async fn concurrency_is_reached_and_never_exceeded<C: Client>() {
             let counted = database.sql(done).await.unwrap();
             let (succeeded, in_hand) = counted.split_once(' ').unwrap();
             claimed = claimed.max(in_hand.parse::<usize>().unwrap());
-            if succeeded == "20" {
+            if succeeded == JOBS.to_string() {
                 return claimed;
             }
             yield_now().await;

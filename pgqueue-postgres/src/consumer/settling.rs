@@ -18,7 +18,7 @@ use crate::{
     error::repeat,
     presence::Presence,
     statement,
-    value::{RowExt, millis},
+    value::{RowExt, millis, storable},
 };
 
 /// For how long more answers are waited for while they come in, at most: about as long as a commit takes.
@@ -199,7 +199,7 @@ fn reason(answer: &Answer) -> Option<String> {
         Verdict::Reject { reason } => reason,
         Verdict::Ok | Verdict::Release => return None,
     };
-    Some(reason.replace('\0', "\u{fffd}"))
+    Some(storable(reason.clone()))
 }
 
 /// Tells everybody how it ended.

@@ -142,8 +142,8 @@ impl<R: Row> PendingQuery<R> {
         self
     }
 
-    /// Sets the column of the base query that identifies a row, each value one row of the table: its values are what your statements get as `$1`, as an array
-    /// of its type, and what messages have as their ids. Default: `id`.
+    /// Sets the column of the base query that identifies a row, each value one row of the table. Its values are what your
+    /// statements get as `$1`, as an array of its type, and what messages have as their ids. Default: `id`.
     pub fn with_key(mut self, column: impl Into<String>) -> Self {
         self.key = column.into();
         self

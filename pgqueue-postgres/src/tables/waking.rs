@@ -8,13 +8,10 @@ use pgqueue_core::{Result, Wakeup, Wakeups};
 use tokio::{sync::watch, time::Instant};
 
 use super::watch::TableWatch;
-use crate::{Client, Notice, Notices, PgTables};
+use crate::{Client, Notice, Notices, PgTables, value::CENTURY};
 
 /// By how much a poll may come later than its interval says, so that processes that started together drift apart: 2 s of 60 s.
 const JITTER: f64 = 1.0 / 30.0;
-
-/// Longer than anybody waits, and short enough to be added to any time.
-const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// What the wait asks of its consumer.
 #[async_trait]
@@ -92,7 +89,7 @@ impl<C: Client, W: Waiting> Waking<C, W> {
                 None
             }),
         };
-        let due = due_in.map(|due_in| Instant::now() + due_in.min(FOREVER));
+        let due = due_in.map(|due_in| Instant::now() + due_in.min(CENTURY));
         let is_poll = due.is_none_or(|due| due > self.next_poll);
         let until = due.map_or(self.next_poll, |due| due.min(self.next_poll));
         let bell = async {
@@ -132,6 +129,6 @@ impl<C: Client, W: Waiting> Waking<C, W> {
 }
 
 fn jittered(interval: Duration) -> Duration {
-    let interval = interval.min(FOREVER);
+    let interval = interval.min(CENTURY);
     interval + interval.mul_f64(JITTER * fastrand::f64())
 }

@@ -12,19 +12,17 @@ use super::{
     held::Claim,
     shape::{DESCRIBE, LockedBy, Shape},
     sql::{RECOVERED_AT_ONCE, Sql},
-    table::CENTURY,
     verdict::Verdict,
 };
 use crate::{
     Client, ClientError, Parameter,
     error::{About, repeatable, within},
-    tables::waking::Waiting,
-    value::{RowExt, millis},
+    tables::{TIME_LIMIT, waking::Waiting},
+    value::{CENTURY, RowExt, millis},
 };
 
-/// How long the server may take for an answer: a third of the lease, within these.
+/// How long the server may take for an answer is a third of the lease, within this and the time limit of all statements.
 const SHORTEST_CALL: Duration = Duration::from_secs(1);
-const LONGEST_CALL: Duration = Duration::from_secs(10);
 
 /// After how long to look again for what is overdue and cannot be had, as somebody else has it locked: the longer it is overdue
 /// the later, within these.
@@ -42,7 +40,7 @@ pub(super) struct Found {
 impl<C: Client> Consumer<C> {
     /// Asks the server, within a time limit. What was said of the table is forgotten when it refuses: it may be another by now.
     async fn query(&self, statement: &str, parameters: &[Parameter]) -> Result<Vec<C::Row>> {
-        let limit = (self.table.lease / 3).clamp(SHORTEST_CALL, LONGEST_CALL);
+        let limit = (self.table.lease / 3).clamp(SHORTEST_CALL, TIME_LIMIT);
         let answer = within(limit, async {
             self.shared.client.query(statement, parameters).await.map_err(|error| {
                 if matches!(error, ClientError::Refused { .. }) {

@@ -3,7 +3,14 @@
 use pgqueue_core::{Error, ErrorKind, Result};
 
 use super::{names::UPDATED_AT, table::JobTable};
-use crate::{Parameter, Row, value::RowExt};
+use crate::{
+    Parameter, Row,
+    tables::type_oid::{
+        BIGINT, BYTEA, CHARACTER, CHARACTER_VARYING, INTEGER, JSON, JSONB, NAME, SMALLINT, TEXT, TIMESTAMP,
+        TIMESTAMPTZ, UUID,
+    },
+    value::RowExt,
+};
 
 /// Reads the columns of a table from the catalogues, so that an empty table says as much as a full one: name, type, what is below a
 /// domain, length, labels of an enum, whether the column alone names a row. `$1` is the table's name as SQL.
@@ -29,13 +36,8 @@ pub(super) const DESCRIBE: &str = "\
     cross join lateral (select case t.typtype when 'd' then t.typtypmod else a.atttypmod end) m (typmod) \
     where c.oid = pg_catalog.to_regclass($1)";
 
-const BYTEA: u32 = 17;
-const INTEGERS: [u32; 3] = [20, 21, 23];
-const JSON: [u32; 2] = [114, 3802];
-const TEXTS: [u32; 4] = [19, 25, 1042, 1043];
-const TIMESTAMP: u32 = 1114;
-const TIMESTAMPTZ: u32 = 1184;
-const UUID: u32 = 2950;
+const INTEGERS: [u32; 3] = [BIGINT, SMALLINT, INTEGER];
+const TEXTS: [u32; 4] = [NAME, TEXT, CHARACTER, CHARACTER_VARYING];
 
 /// What of a job table its statements depend on.
 #[derive(Debug)]
@@ -214,7 +216,7 @@ impl Columns<'_> {
         let Some(name) = &self.table.columns.payload else { return Ok(Payload::Row) };
         let make = match self.column(name)?.type_oid {
             oid if oid == BYTEA || TEXTS.contains(&oid) => Payload::Plain,
-            oid if JSON.contains(&oid) => Payload::Json,
+            JSON | JSONB => Payload::Json,
             _ => Payload::ToJson,
         };
         Ok(make(name.clone()))

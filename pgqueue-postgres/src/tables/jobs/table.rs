@@ -11,6 +11,7 @@ use crate::{
         ident::{fitting, literal, quoted},
         waking::Rings,
     },
+    value::CENTURY,
 };
 
 /// A table of jobs that you have already, and how its jobs are worked on.
@@ -72,9 +73,6 @@ pub struct JobTable {
     pub(super) backoff: Backoff,
     pub(super) poll_interval: Duration,
 }
-
-/// Longer times are taken for this one, so that an instant can be reckoned from each.
-pub(super) const CENTURY: Duration = Duration::from_secs(3_155_760_000);
 
 macro_rules! names {
     ($($(#[$doc:meta])* $setter:ident: $group:ident.$field:ident $(, $wrap:ident)?;)*) => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgqueue_core::{Ack, Backoff, Error, ErrorKind, Requeue, RequeueCause, Result};
 
-use crate::tables::reason::storable;
+use crate::value::storable;
 
 /// What becomes of a job that was claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]

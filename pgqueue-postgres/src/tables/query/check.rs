@@ -2,11 +2,17 @@
 
 use pgqueue_core::{Error, ErrorKind, Result};
 
-use super::{Command, Mapping, columns::is_textual, driver::Inner, keys};
+use super::{
+    Command, Mapping,
+    columns::is_textual,
+    driver::Inner,
+    keys,
+    locks::{ask, begin},
+};
 use crate::{
     Client, ClientError, OwnedTransaction, Parameter, Row,
-    error::{repeatable, within},
-    tables::TIME_LIMIT,
+    error::repeatable,
+    tables::{TIME_LIMIT, type_oid::BOOLEAN},
     value::RowExt,
 };
 
@@ -14,9 +20,6 @@ use crate::{
 const EXISTS: &str = "23505";
 const NO_REFERENCE: &str = "23503";
 const NOT_ALLOWED: [&str; 2] = ["23502", "23514"];
-
-/// OID of PostgreSQL's `pg_type.dat`.
-const BOOLEAN: u32 = 16;
 
 /// Inserts the subscription, if there is something to insert, and checks all that was said.
 pub(super) async fn check<C: Client>(inner: &Inner<C>) -> Result<()> {
@@ -32,18 +35,16 @@ pub(super) async fn check<C: Client>(inner: &Inner<C>) -> Result<()> {
 
 /// Inserts the subscription, unless there is another in its place.
 async fn insert<C: Client>(inner: &Inner<C>, command: &Command) -> Result<()> {
-    let ended = within(TIME_LIMIT, async {
-        let mut transaction = inner.shared.client.begin().await.map_err(|error| repeatable(error, inner.about()))?;
-        let (verdict, ended) = match transaction.query(command.sql(), &command.bound([])).await {
-            Ok(rows) if rows.first().is_some_and(is_false) => {
-                (Err(another(&inner.query.name)), transaction.rollback().await)
-            }
-            Ok(_) => (Ok(()), transaction.commit().await),
-            Err(error) => (not_inserted(inner, error), transaction.rollback().await),
-        };
-        verdict.and(ended.map_err(|error| repeatable(error, inner.about())))
-    });
-    ended.await
+    let mut transaction = begin(inner).await?;
+    let inserted = within_limit(transaction.query(command.sql(), &command.bound([]))).await;
+    let (verdict, ended) = match inserted {
+        Ok(rows) if rows.first().is_some_and(is_false) => {
+            (Err(another(&inner.query.name)), ask(inner, transaction.rollback()).await)
+        }
+        Ok(_) => (Ok(()), ask(inner, transaction.commit()).await),
+        Err(error) => (not_inserted(inner, error), ask(inner, transaction.rollback()).await),
+    };
+    verdict.and(ended)
 }
 
 fn is_false(row: &impl Row) -> bool {
@@ -178,7 +179,12 @@ async fn plan<C: Client>(inner: &Inner<C>, statement: &str, bound: &[Parameter])
 }
 
 async fn run<C: Client>(inner: &Inner<C>, statement: &str, bound: &[Parameter]) -> Result<Vec<C::Row>, ClientError> {
-    let answer = tokio::time::timeout(TIME_LIMIT, inner.shared.client.query(statement, bound)).await;
+    within_limit(inner.shared.client.query(statement, bound)).await
+}
+
+/// Waits for an answer within the time limit, for who looks into refusals.
+async fn within_limit<T>(answer: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+    let answer = tokio::time::timeout(TIME_LIMIT, answer).await;
     answer.unwrap_or_else(|elapsed| Err(ClientError::Lost(elapsed.into())))
 }
 

@@ -8,28 +8,12 @@ use uuid::Uuid;
 
 use crate::{
     Row,
+    tables::type_oid::{
+        BIGINT, BYTEA, CHARACTER, CHARACTER_VARYING, FIRST_OWN, INTEGER, JSON, JSONB, NAME, SMALLINT, TEXT, TIMESTAMP,
+        TIMESTAMPTZ, UNKNOWN, UUID, XML,
+    },
     value::{FromColumn, RowExt},
 };
-
-/// OIDs of PostgreSQL's `pg_type.dat`.
-const BYTEA: u32 = 17;
-const NAME: u32 = 19;
-const BIGINT: u32 = 20;
-const SMALLINT: u32 = 21;
-const INTEGER: u32 = 23;
-const TEXT: u32 = 25;
-const JSON: u32 = 114;
-const XML: u32 = 142;
-const UNKNOWN: u32 = 705;
-const CHARACTER: u32 = 1042;
-const CHARACTER_VARYING: u32 = 1043;
-const TIMESTAMP: u32 = 1114;
-const TIMESTAMPTZ: u32 = 1184;
-const UUID: u32 = 2950;
-const JSONB: u32 = 3802;
-
-/// The first OID of types that are not PostgreSQL's own, such as enums (`FirstNormalObjectId`).
-const FIRST_OWN: u32 = 16384;
 
 /// Which columns of a base query become what of its messages, by their names.
 ///

@@ -10,12 +10,12 @@ use async_trait::async_trait;
 use pgqueue_core::{Delivery, Error, Result, SubscriptionDriver, Wakeups, key_hash};
 use tokio::{sync::watch, time::Instant};
 
-use super::{Locking, PendingQuery, check, look, statements::Statements};
+use super::{Locking, PendingQuery, check, locks::ask, look, statements::Statements};
 use crate::{
     Client, Parameter, PgTables,
-    error::{About, repeatable, within},
+    error::About,
     tables::{
-        Shared, TIME_LIMIT,
+        Shared,
         waking::{Waiting, Waking},
     },
     value::RowExt,
@@ -54,6 +54,8 @@ pub(crate) struct Inner<C: Client> {
     pub(crate) shared: Arc<Shared<C>>,
     pub(crate) query: PendingQuery<C::Row>,
     pub(crate) statements: Statements,
+    /// The advisory lock of those who have the one delivery out, or who count: the same for all consumers of the same rows.
+    pub(crate) guard: Parameter,
     state: Mutex<State>,
     /// Changes when a delivery ends.
     changed: watch::Sender<()>,
@@ -134,10 +136,19 @@ impl<C: Client> Drop for Slot<C> {
 
 impl<C: Client> QueryDriver<C> {
     pub(crate) fn new(shared: Arc<Shared<C>>, query: PendingQuery<C::Row>) -> Self {
-        let statements = Statements::of(&query);
+        let (statements, guard) = (Statements::of(&query), guard(&query));
         let (state, changed) = (Mutex::default(), watch::Sender::new(()));
-        Self { inner: Arc::new(Inner { shared, query, statements, state, changed }) }
+        Self { inner: Arc::new(Inner { shared, query, statements, guard, state, changed }) }
     }
+}
+
+fn guard<R>(query: &PendingQuery<R>) -> Parameter {
+    let arguments = query.base.bound([]).iter().fold(String::new(), |text, argument| match argument.value() {
+        Some(value) => format!("{text}\0{}", value.escape_ascii()),
+        None => format!("{text}\0\0"),
+    });
+    let half = |part: &str| u64::from(key_hash(&format!("pgqueue.tracking {part}\0{arguments}")));
+    Parameter::new((half(query.base.sql()) << 32 | half(&query.name)).cast_signed())
 }
 
 impl<C: Client> Inner<C> {
@@ -151,8 +162,7 @@ impl<C: Client> Inner<C> {
 
     /// Asks the server, within the time limit, outside of any delivery.
     pub(crate) async fn ask(&self, statement: &str, parameters: &[Parameter]) -> Result<Vec<C::Row>> {
-        let answer = self.shared.client.query(statement, parameters);
-        within(TIME_LIMIT, async { answer.await.map_err(|error| repeatable(error, self.about())) }).await
+        ask(self, self.shared.client.query(statement, parameters)).await
     }
 
     /// Whether what was asked of the server says that the subscription does not exist.
@@ -174,17 +184,6 @@ impl<C: Client> Inner<C> {
     /// What is bound to a statement around the base query: its arguments, and what comes after.
     pub(crate) fn bound(&self, after: impl IntoIterator<Item = Parameter>) -> Vec<Parameter> {
         self.query.base.bound([]).into_iter().chain(after).collect()
-    }
-
-    /// The advisory lock of those who have the one delivery out, or who count: the same for all consumers of the same rows.
-    pub(crate) fn guard(&self) -> Parameter {
-        let base = &self.query.base;
-        let arguments = base.bound([]).iter().fold(String::new(), |text, argument| match argument.value() {
-            Some(value) => format!("{text}\0{}", value.escape_ascii()),
-            None => format!("{text}\0\0"),
-        });
-        let half = |part: &str| u64::from(key_hash(&format!("pgqueue.tracking {part}\0{arguments}")));
-        Parameter::new((half(base.sql()) << 32 | half(&self.query.name)).cast_signed())
     }
 
     /// How many deliveries may be out at a time.

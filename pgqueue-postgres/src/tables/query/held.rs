@@ -9,12 +9,13 @@ use super::{
     Command, PendingQuery,
     driver::{Inner, Slot},
     keys::Keys,
+    locks::ask,
 };
 use crate::{
     Client, OwnedTransaction, Parameter,
-    error::{repeatable, unrepeatable, within},
-    tables::{TIME_LIMIT, reason::storable},
-    value::millis,
+    error::unrepeatable,
+    tables::TIME_LIMIT,
+    value::{millis, storable},
 };
 
 /// By which the answer finds out whether the transaction is still the one that holds the rows.
@@ -55,13 +56,11 @@ impl<C: Client> HeldDelivery<C> {
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid) if another driver did. The delivery is dropped then, and so requeued.
     pub fn from_delivery(delivery: Delivery) -> Result<Self> {
-        let foreign =
-            |_| Error::new(ErrorKind::Invalid, "the delivery is not one of a query's driver over this client");
-        delivery
-            .try_into_acker::<Self>()
-            .map(|held| *held)
-            .map_err(foreign)
-            .map_err(|error| error.during(Operation::Handle))
+        let foreign = |_| {
+            let message = "the delivery is not one of a query's driver over this client";
+            Error::new(ErrorKind::Invalid, message).during(Operation::Handle)
+        };
+        delivery.try_into_acker::<Self>().map(|held| *held).map_err(foreign)
     }
 
     /// Returns the message, of a batch the first.
@@ -97,7 +96,7 @@ impl<C: Client> HeldDelivery<C> {
         let inner = Arc::clone(&self.inner);
         let transaction = self.transaction.as_mut().ok_or_else(answered)?;
         let done = transaction.execute(statement, &[]);
-        within(TIME_LIMIT, async { done.await.map(drop).map_err(|error| repeatable(error, inner.about())) }).await
+        ask(&inner, done).await.map(drop)
     }
 
     /// Finds out whether the handler, to whom it was lent, has ended the transaction: what holds the rows would be gone.
@@ -141,9 +140,9 @@ impl<C: Client> HeldDelivery<C> {
     ///
     /// # Errors
     /// [`LeaseLost`](ErrorKind::LeaseLost) if the statement touched no row: somebody else took them.
-    /// [`Invalid`](ErrorKind::Invalid) if it touched more rows than were delivered, or if the handler ended the transaction.
     /// [`NotFound`](ErrorKind::NotFound) if it touched none as the subscription [does not exist](PendingQuery::with_exists).
-    /// [`Invalid`](ErrorKind::Invalid) for a Reject where no statement says what that is.
+    /// [`Invalid`](ErrorKind::Invalid) if it touched more rows than were delivered, if the handler ended the transaction, and
+    /// for a Reject where no statement says what that is.
     /// [`Unknown`](ErrorKind::Unknown) if the connection was lost while it committed. Else what the server says. All but
     /// `Unknown` roll back.
     ///
@@ -155,7 +154,6 @@ impl<C: Client> HeldDelivery<C> {
 
     async fn answer(mut self, ack: Ack) -> Result<()> {
         let inner = Arc::clone(&self.inner);
-        let about = inner.about();
         let is_done = !matches!(ack, Ack::Requeue(_));
         let commands = self.commands(&inner.query, ack)?;
         let date = inner.statements.date_ack.iter().map(|date| (date.clone(), vec![self.keys.all().clone()], None));
@@ -167,8 +165,7 @@ impl<C: Client> HeldDelivery<C> {
         self.ensure_open().await?;
         for (statement, bound, rows) in steps {
             let transaction = self.transaction.as_mut().ok_or_else(answered)?;
-            let touched = transaction.execute(&statement, &bound);
-            let touched = within(TIME_LIMIT, async { touched.await.map_err(|error| repeatable(error, about)) }).await?;
+            let touched = ask(&inner, transaction.execute(&statement, &bound)).await?;
             let Some(rows) = rows else { continue };
             if touched == 0 {
                 return Err(self.lost().await);
@@ -187,7 +184,7 @@ impl<C: Client> HeldDelivery<C> {
                     format!("the commit was not answered within {TIME_LIMIT:?}; whether it took effect is not known");
                 Err(Error::new(ErrorKind::Unknown, message))
             },
-            |committed| committed.map_err(|error| unrepeatable(error, about)),
+            |committed| committed.map_err(|error| unrepeatable(error, inner.about())),
         )
     }
 
@@ -195,10 +192,8 @@ impl<C: Client> HeldDelivery<C> {
     async fn lost(&mut self) -> Error {
         let inner = Arc::clone(&self.inner);
         if let (Some(exists), Some(transaction)) = (&inner.statements.exists, &mut self.transaction) {
-            let bound = inner.bound([]);
-            let answer = transaction.query(exists, &bound);
-            let answer = within(TIME_LIMIT, async { answer.await.map_err(|error| repeatable(error, inner.about())) });
-            if let Err(error) = answer.await.and_then(|answer| inner.ensure_exists(&answer)) {
+            let answer = ask(&inner, transaction.query(exists, &inner.bound([]))).await;
+            if let Err(error) = answer.and_then(|answer| inner.ensure_exists(&answer)) {
                 return error;
             }
         }

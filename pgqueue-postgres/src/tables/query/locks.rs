@@ -19,20 +19,27 @@ const WAIT: Duration = Duration::from_secs(5);
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 const STALE: &str = "0A000";
 
-/// Bounds the wait for locks in a transaction. It ends before the statement must. What comes behind it in one statement is done
-/// after it.
-const LIMIT_WAIT: &str = "select set_config('lock_timeout', \
-    least($1, nullif(extract(epoch from current_setting('statement_timeout')::interval) * 500, 0))::bigint::text, true)";
+/// A statement that bounds the wait for locks in its transaction by `$1`, and then asks. The wait ends before the statement must.
+macro_rules! asking_in_time {
+    ($asked:literal) => {
+        concat!(
+            "select set_config('lock_timeout', \
+                least($1, nullif(extract(epoch from current_setting('statement_timeout')::interval) * 500, 0))::bigint::text, \
+                true), ",
+            $asked
+        )
+    };
+}
 
 /// Waits until nobody has a delivery out, and says whether nobody had. It is shared, and let go at once: nobody waits for who waits.
-const TURN: &str = "pg_try_advisory_xact_lock_shared($2), pg_advisory_xact_lock_shared($2)::text";
+const TURN: &str = asking_in_time!("pg_try_advisory_xact_lock_shared($2), pg_advisory_xact_lock_shared($2)::text");
 
 /// Lets nobody else have a delivery out until the transaction ends, if nobody has; says whether.
 const TRY_GUARD: &str = "select pg_try_advisory_xact_lock($1)";
 
 /// Waits until nobody else counts; and ends the session of a consumer that hangs meanwhile, as it should take milliseconds.
 const GUARD_COUNT: &str =
-    "pg_advisory_xact_lock($2)::text, set_config('idle_in_transaction_session_timeout', $3, true)";
+    asking_in_time!("pg_advisory_xact_lock($2)::text, set_config('idle_in_transaction_session_timeout', $3, true)");
 
 /// Whose turn it is, where one at a time has a delivery out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +56,8 @@ pub(super) enum Turn {
 
 /// Waits while others have a delivery out, but not for too long. Holds nothing when it returns.
 pub(super) async fn wait_for_turn<C: Client>(inner: &Inner<C>) -> Result<Turn> {
-    let (statement, given) = (format!("{LIMIT_WAIT}, {TURN}"), [Parameter::new(millis(WAIT)), inner.guard()]);
-    match ask_for_locks(inner, inner.shared.client.query(&statement, &given)).await? {
+    let given = [Parameter::new(millis(WAIT)), inner.guard.clone()];
+    match ask_for_locks(inner, inner.shared.client.query(TURN, &given)).await? {
         Answer::Here(rows) => {
             let had_nobody = rows.first().map_or(Ok(true), |row| row.get(1))?;
             Ok(if had_nobody { Turn::Mine } else { Turn::Next })
@@ -65,9 +72,8 @@ pub(super) async fn wait_for_turn<C: Client>(inner: &Inner<C>) -> Result<Turn> {
 pub(super) async fn guard_count<C: Client>(inner: &Inner<C>) -> Result<Option<C::Transaction>> {
     let mut transaction = begin(inner).await?;
     let limit_hanging = Parameter::new(TIME_LIMIT.as_millis().to_string());
-    let (statement, given) =
-        (format!("{LIMIT_WAIT}, {GUARD_COUNT}"), [Parameter::new(millis(WAIT)), inner.guard(), limit_hanging]);
-    match ask_for_locks(inner, transaction.query(&statement, &given)).await? {
+    let given = [Parameter::new(millis(WAIT)), inner.guard.clone(), limit_hanging];
+    match ask_for_locks(inner, transaction.query(GUARD_COUNT, &given)).await? {
         Answer::Here(_) => Ok(Some(transaction)),
         Answer::Held => end(inner, transaction, true).await,
         Answer::Stale(error) => Err(error),
@@ -76,7 +82,7 @@ pub(super) async fn guard_count<C: Client>(inner: &Inner<C>) -> Result<Option<C:
 
 /// Whether nobody else has a delivery out; nobody has then as long as the transaction lasts.
 pub(super) async fn is_alone<C: Client>(inner: &Inner<C>, transaction: &mut C::Transaction) -> Result<bool> {
-    let rows = ask(inner, transaction.query(TRY_GUARD, &[inner.guard()])).await?;
+    let rows = ask(inner, transaction.query(TRY_GUARD, std::slice::from_ref(&inner.guard))).await?;
     rows.first().map_or(Ok(false), |row| row.get(0))
 }
 

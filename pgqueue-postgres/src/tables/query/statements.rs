@@ -3,15 +3,6 @@
 use super::{Locking, PendingQuery};
 use crate::tables::ident::quoted;
 
-/// How a statement meets rows that others hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Others {
-    /// Fails.
-    Fail,
-    /// Takes those behind.
-    Skip,
-}
-
 /// All statements of one query, written once.
 ///
 /// The base query becomes a subquery with its own locking clause. A `LIMIT` above it takes locked rows one by one, so that no
@@ -41,12 +32,12 @@ impl Statements {
         let typed = |sql: &str| format!("{sql}\n-- of types {}", types.join(", "));
         let (base, key) = (typed(query.base.sql()), quoted(&query.key));
         let (next, after) = (arguments.len() + 1, arguments.len() + 2);
-        let others = match query.locking {
-            Locking::Ordered => Others::Fail,
-            Locking::Unordered => Others::Skip,
+        let when_held = match query.locking {
+            Locking::Ordered => "nowait",
+            Locking::Unordered => "skip locked",
         };
-        let locked = |others| format!("select * from (\n{base}\nfor update{}) pending", clause(others));
-        let lock = format!("{} limit ${next}", locked(others));
+        let locked = format!("select * from (\n{base}\nfor update {when_held}) pending");
+        let lock = format!("{locked} limit ${next}");
         let due = query.next_due.as_deref().map_or_else(
             || "null".to_owned(),
             // What is due at infinity is never due.
@@ -56,7 +47,7 @@ impl Statements {
             },
         );
         Self {
-            relock: format!("{} where pending.{key} = any(${next}) limit ${after}", locked(others)),
+            relock: format!("{locked} where pending.{key} = any(${next}) limit ${after}"),
             count: query.tracking.as_ref().map(|tracking| tracking.count(&lock, &query.key, after)),
             date_ack: query.tracking.as_ref().and_then(|tracking| tracking.date_ack(&query.key)),
             outlook: format!("select exists(select from (\n{base}\n) pending), ({due})::bigint"),
@@ -64,12 +55,5 @@ impl Statements {
             describe: format!("select pending.* from (values (1)) one left join (\n{base}\n) pending on false"),
             lock,
         }
-    }
-}
-
-fn clause(others: Others) -> &'static str {
-    match others {
-        Others::Fail => " nowait",
-        Others::Skip => " skip locked",
     }
 }

@@ -6,7 +6,7 @@ use super::{BODY, FUNCTION, TableWatch};
 use crate::{
     Client, Parameter, PgTables,
     error::{About, repeatable, within},
-    tables::watch::install::ANSWER,
+    tables::TIME_LIMIT,
     value::RowExt,
 };
 
@@ -89,7 +89,7 @@ impl<C: Client> PgTables<C> {
             let rows = self.client().query(HEALTH, &parameters).await;
             rows.map_err(|error| repeatable(error, About::Table(&name)))
         };
-        let rows = within(ANSWER, asked).await?;
+        let rows = within(TIME_LIMIT, asked).await?;
         let [insert, update] = &rows[..] else {
             let remedy = "create it, or name its schema if the search path does not lead to it";
             return Err(Error::new(ErrorKind::Fatal, format!("there is no table {name} to watch; {remedy}")));

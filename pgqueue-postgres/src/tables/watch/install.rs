@@ -1,7 +1,5 @@
 //! Installing the triggers of a watch, and repairing them.
 
-use std::time::Duration;
-
 use pgqueue_core::{Error, ErrorKind, Operation, Result};
 use serde_json::json;
 
@@ -9,13 +7,10 @@ use super::{BODY, FUNCTION, TableWatch, TriggerHealth, TriggerState, Watched, Wh
 use crate::{
     Client, ClientError, PgTables,
     error::{About, repeatable, timed_out},
-    tables::ident::literal,
+    tables::{TIME_LIMIT, ident::literal},
 };
 
 const INSTALL: &str = include_str!("../../../sql/watch/install.sql");
-
-/// How long the server may take for an answer, besides what it may wait for locks.
-pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
 /// How often it is tried when others did the same at the same moment: each time, one of them has come further.
 const TRIES: u32 = 3;
@@ -98,7 +93,7 @@ impl<C: Client> PgTables<C> {
     }
 
     async fn run(&self, watch: &TableWatch, script: &str) -> Result<Tried> {
-        let limit = ANSWER + watch.lock_timeout;
+        let limit = TIME_LIMIT + watch.lock_timeout;
         let Ok(answer) = tokio::time::timeout(limit, self.client().run_script(script)).await else {
             return Err(timed_out(limit));
         };
