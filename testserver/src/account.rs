@@ -63,8 +63,11 @@ impl Account {
         self.other.is_none() || fs::canonicalize(folder).is_ok_and(|folder| folder.ancestors().all(open))
     }
 
-    /// The folder for temporary files, one that this account can enter.
+    /// The folder that clusters are made in: the one that was asked for, or one for temporary files that this account can enter.
     pub(crate) fn temporary_folder(self) -> PathBuf {
+        if let Some(folder) = env::var_os("PGQUEUE_POSTGRES_FOLDER") {
+            return folder.into();
+        }
         let folder = env::temp_dir();
         if self.reaches(&folder) { folder } else { PathBuf::from("/tmp") }
     }

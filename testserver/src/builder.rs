@@ -93,7 +93,13 @@ impl ServerBuilder {
 /// Writes who may connect, and the settings.
 fn configure(folder: &Path, data: &Path, settings: &[(String, String)]) -> Result<()> {
     let socket = folder.to_string_lossy();
-    let ours = [("listen_addresses", "127.0.0.1"), ("unix_socket_directories", &socket), ("max_connections", "200")];
+    let ours = [
+        ("listen_addresses", "127.0.0.1"),
+        ("unix_socket_directories", &socket),
+        ("max_connections", "200"),
+        // Files of the cluster, so that a killed server leaves none elsewhere.
+        ("dynamic_shared_memory_type", "mmap"),
+    ];
     let all = ours.into_iter().chain(settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let lines: String = all.map(|(name, value)| format!("{name} = '{}'\n", value.replace('\'', "''"))).collect();
     let file = data.join("postgresql.conf");

@@ -41,6 +41,11 @@
 //!
 //! `PGQUEUE_POSTGRES_VERSION` is the wanted major version of servers that are not built
 //! [with one](ServerBuilder::with_version).
+//!
+//! # Where clusters are
+//!
+//! In the system's folder for temporary files, or in the folder that `PGQUEUE_POSTGRES_FOLDER` names. In one that is kept in
+//! memory, tests do not wait for a disk, and what is committed survives [`Server::kill`] as well.
 
 // Library code returns errors.
 #![warn(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
