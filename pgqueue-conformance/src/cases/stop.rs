@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{
     FutureExt, StreamExt,
-    future::{self, try_join},
+    future::{self, try_join, try_join_all},
 };
 use pgqueue_core::subscribe;
 use tokio::sync::Notify;
@@ -14,6 +14,10 @@ use crate::{
     failure::{CaseFailure, CaseResult, check, check_eq},
     kit::{Kit, numbered, texts_of},
 };
+
+/// How often a consumer starts and stops so that what it leaves behind shows, and how many do at the same time.
+const STARTS: usize = 500;
+const AT_A_TIME: usize = 20;
 
 pub(super) async fn stop_before_the_first_poll_yields_nothing(kit: &Kit) -> CaseResult {
     let subscription = kit.subscription();
@@ -148,9 +152,9 @@ pub(super) async fn dropped_stream_stops_listening(kit: &Kit) -> CaseResult {
     );
     drop(live);
 
-    for n in 0..500 {
-        let mut stream = subscribe(Arc::clone(&driver)).await?;
-        if n % 2 == 0 {
+    for _ in 0..STARTS / AT_A_TIME {
+        let streams = try_join_all((0..AT_A_TIME).map(|_| subscribe(Arc::clone(&driver)))).await?;
+        for mut stream in streams.into_iter().step_by(2) {
             let yielded = stream.next().now_or_never();
             check!(yielded.is_none(), "{yielded:?} from an idle stream");
         }
