@@ -1,5 +1,6 @@
 //! Subscriptions that get a part of their topic's messages.
 
+use futures::future::try_join_all;
 use pgqueue_core::{Comparison, ErrorKind, NewMessage, Order, Retention, Selector, Start, Subscription, Topic};
 use serde_json::json;
 
@@ -8,6 +9,9 @@ use crate::{
     failure::{CaseResult, check},
     kit::{Kit, TOPIC},
 };
+
+/// How many subscriptions are consumed at the same time.
+const AT_A_TIME: usize = 6;
 
 fn selecting(kit: &Kit, name: &str, selector: Selector) -> Subscription {
     kit.subscription_named(name).with_selector(selector)
@@ -86,14 +90,25 @@ async fn gets(kit: &Kit, subscription: &Subscription, wanted: &[usize]) -> CaseR
     Ok(())
 }
 
+/// Checks what consumers get, several at a time.
+async fn all_get(kit: &Kit, subscriptions: &[(Subscription, Vec<usize>)]) -> CaseResult {
+    for some in subscriptions.chunks(AT_A_TIME) {
+        try_join_all(some.iter().map(|(subscription, wanted)| gets(kit, subscription, wanted))).await?;
+    }
+    Ok(())
+}
+
 pub(super) async fn selector_keeps_out_what_does_not_match(kit: &Kit) -> CaseResult {
-    for (n, (selector, _)) in selectors().into_iter().enumerate() {
-        kit.insert(&selecting(kit, &n.to_string(), selector)).await?;
+    let subscriptions: Vec<_> = selectors()
+        .into_iter()
+        .enumerate()
+        .map(|(n, (selector, wanted))| (selecting(kit, &n.to_string(), selector), wanted))
+        .collect();
+    for (subscription, _) in &subscriptions {
+        kit.insert(subscription).await?;
     }
     kit.publish_messages(messages()).await?;
-    for (n, (selector, wanted)) in selectors().into_iter().enumerate() {
-        gets(kit, &selecting(kit, &n.to_string(), selector), &wanted).await?;
-    }
+    all_get(kit, &subscriptions).await?;
     // What was kept out does not come later either.
     let mut stream = kit.consume(&selecting(kit, "1", Selector::key("order-1"))).await?;
     kit.nothing(&mut stream).await
@@ -101,19 +116,19 @@ pub(super) async fn selector_keeps_out_what_does_not_match(kit: &Kit) -> CaseRes
 
 pub(super) async fn selector_means_the_same_in_catch_up_and_live(kit: &Kit) -> CaseResult {
     kit.harness().create_topic(Topic::new(TOPIC).with_retention(Retention::everything())).await?;
-    kit.publish_messages(messages()).await?;
-    for order in [Order::Unordered, Order::ByKey, Order::Total] {
-        for (n, (selector, wanted)) in selectors().into_iter().enumerate() {
-            let name = format!("{order} {n}");
-            let subscription = selecting(kit, &name, selector).with_order(order).with_start(Start::Beginning);
-            gets(kit, &subscription, &wanted).await?;
-        }
-    }
-    kit.publish_messages(messages()).await?;
-    for order in [Order::Unordered, Order::ByKey, Order::Total] {
-        for (n, (selector, wanted)) in selectors().into_iter().enumerate() {
-            gets(kit, &selecting(kit, &format!("{order} {n}"), selector).with_order(order), &wanted).await?;
-        }
+    let subscriptions: Vec<_> = [Order::Unordered, Order::ByKey, Order::Total]
+        .into_iter()
+        .flat_map(|order| {
+            selectors().into_iter().enumerate().map(move |(n, (selector, wanted))| {
+                let subscription = selecting(kit, &format!("{order} {n}"), selector).with_order(order);
+                (subscription.with_start(Start::Beginning), wanted)
+            })
+        })
+        .collect();
+    // First what was published before, then what came since.
+    for _ in 0..2 {
+        kit.publish_messages(messages()).await?;
+        all_get(kit, &subscriptions).await?;
     }
     Ok(())
 }
