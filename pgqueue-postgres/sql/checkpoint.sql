@@ -51,7 +51,7 @@ as $$
 begin
   if v_position collate "C" > lpad(pg_snapshot_xmax(pg_current_snapshot())::text, 20, '0') then
     raise exception 'the position % lies beyond the end of the log', quote_literal(v_position) using errcode = 'PQ006';
-  elsif v_position !~ '^\d{20}\.\d{19}$' then
+  elsif v_position !~ '^[0-9]{20}[.][0-9]{19}$' then
     raise exception 'the position % is not one in stable total order; take it from a subscription in that order', quote_literal(v_position)
       using errcode = 'PQ006';
   end if;

@@ -74,7 +74,7 @@ begin
       c.late_seen := pg_current_snapshot();
       c.upto := pg_snapshot_xmin(c.late_seen);
       c.top := 0;
-    elsif v_start = '' or v_start ~ '^\d{20}\.\d{19}$' then
+    elsif v_start = '' or v_start ~ '^[0-9]{20}[.][0-9]{19}$' then
       c.upto := coalesce(nullif(ltrim(split_part(v_start, '.', 1), '0'), ''), '0'); -- zeros at the front would mean octal
       c.top := coalesce(nullif(split_part(v_start, '.', 2), ''), '0');
     else
@@ -91,7 +91,7 @@ begin
   elsif v_start is null or v_start = '' then
     select case when v_start is null then pgqueue.last_id(t.id, 0) else coalesce(v_given_up.v_id, 0) end, pg_current_snapshot()
       into c.top, c.seen;
-  elsif v_start !~ '^\d{1,19}(-\d{1,20}-\d+:\d+:[\d,]*(-\d{1,19}-\d{1,20}-\d+:\d+:[\d,]*)?)?$' then
+  elsif v_start !~ '^[0-9]{1,19}(-[0-9]{1,20}-[0-9]+:[0-9]+:[0-9,]*(-[0-9]{1,19}-[0-9]{1,20}-[0-9]+:[0-9]+:[0-9,]*)?)?$' then
     raise exception 'the position % is not one of this queue in such an order', quote_literal(v_start)
       using errcode = 'PQ006', hint = 'Positions in stable total order are for that order alone.';
   else

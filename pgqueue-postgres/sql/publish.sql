@@ -40,6 +40,24 @@ begin
 end
 $$;
 
+-- Refuses what no consumer could read: this library writes none of it, other callers may.
+create function pgqueue.ensure_readable(v_tags text[], v_headers text[]) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (select from unnest(v_tags) t cross join unnest(t::text[]) tag where tag is null) then
+    raise exception 'a tag is null' using errcode = 'null_value_not_allowed';
+  end if;
+  if exists (
+    select from unnest(v_headers) h
+    where jsonb_typeof(h::jsonb) <> 'object' or jsonb_path_exists(h::jsonb, '$.* ? (@.type() <> "string")')
+  ) then
+    raise exception 'headers are a JSON object whose values are texts' using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+
 create function pgqueue.publish_batch(
   v_topic     text,
   v_payloads  bytea[],
@@ -70,6 +88,10 @@ begin
   if not found then
     raise exception 'topic % does not exist', quote_literal(v_topic)
       using errcode = 'PQ001', hint = 'Create it first.';
+  end if;
+
+  if v_tags is not null or v_headers is not null then
+    perform pgqueue.ensure_readable(v_tags, v_headers);
   end if;
 
   if v_dedup_ids is null and v_due_at is null and v_delays_ms is null then

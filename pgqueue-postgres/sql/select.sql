@@ -40,7 +40,7 @@ $$;
 -- A glob as a pattern of LIKE.
 create function pgqueue.glob(v_glob text) returns text
 language sql immutable strict parallel safe
-return replace(replace(replace(replace(replace(v_glob, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%'), '?', '_');
+return replace(replace(replace(replace(replace(v_glob, E'\\', E'\\\\'), '%', E'\\%'), '_', E'\\_'), '*', '%'), '?', '_');
 
 -- How a comparison may come out, as `btfloat8cmp` says it.
 create function pgqueue.outcomes(v_comparison text) returns int[]
@@ -126,7 +126,7 @@ begin
       c.contained := v_condition -> 'payload';
     elsif v_condition ? 'number' and c.contained is null and c.path is null
       -- A name that is a number would also find an element of a list.
-      and not exists (select from jsonb_array_elements_text(v_condition #> '{number,path}') name where name ~ '^\s*[-+]?\d+$')
+      and not exists (select from jsonb_array_elements_text(v_condition #> '{number,path}') name where name ~ '^[[:space:]]*[-+]?[0-9]+$')
     then
       c.path := array(select jsonb_array_elements_text(v_condition #> '{number,path}'));
       c.number := v_condition #> '{number,to}';

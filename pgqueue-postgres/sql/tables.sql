@@ -1,6 +1,13 @@
 -- The tables. Every message is stored once, in `log`; what a subscription has done is state per run of messages, not per message.
 
-create schema if not exists pgqueue;
+-- Where it was made for this role, that role need not be allowed to make schemas.
+do $$
+begin
+  if to_regnamespace('pgqueue') is null then
+    create schema pgqueue;
+  end if;
+end
+$$;
 revoke all on schema pgqueue from public;
 
 create table pgqueue.migration (

@@ -21,7 +21,8 @@ const MISSING_SCHEMA: &str = "3F000";
 const MISSING_TABLE: &str = "42P01";
 const MISSING_FUNCTION: &str = "42883";
 const MISSING_COLUMN: &str = "42703";
-const MISSING_PRIVILEGE: &str = "42501";
+const MISSING_ROLE: &str = "42704";
+pub(crate) const MISSING_PRIVILEGE: &str = "42501";
 
 /// What a statement is about, for the errors that say it.
 #[derive(Clone, Copy, Debug)]
@@ -108,8 +109,9 @@ fn refused(code: &str, message: String, about: About<'_>) -> Error {
                 migrate::VERSION
             ),
         ),
+        (MISSING_ROLE, About::Queue) => Error::new(ErrorKind::NotFound, message),
         (MISSING_PRIVILEGE, _) => {
-            let remedy = "let the schema's owner grant it: select pgqueue.grant_publisher('the role'), pgqueue.grant_consumer('the role')";
+            let remedy = "let the schema's owner grant it with `grant_to`, or in SQL with pgqueue.grant_publisher('the role'), grant_consumer or grant_admin";
             Error::new(ErrorKind::Fatal, format!("a privilege is missing: {message}; {remedy}"))
         }
         ("25006", _) => Error::new(

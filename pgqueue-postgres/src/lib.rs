@@ -17,6 +17,7 @@ mod migrate;
 mod options;
 mod parameter;
 mod presence;
+mod privileges;
 mod publishing;
 mod queue;
 mod selecting;
@@ -32,6 +33,7 @@ pub use client::{Client, ClientError, ListenerConnection, Notification, OwnedTra
 pub use listener::{Listener, Notice, Notices};
 pub use options::Options;
 pub use parameter::Parameter;
+pub use privileges::Role;
 pub use queue::PgQueue;
 pub use subscription::PgSubscription;
 pub use tables::{

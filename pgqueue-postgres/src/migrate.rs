@@ -4,7 +4,7 @@ use pgqueue_core::{Error, Result};
 
 use crate::{
     Client, ClientError,
-    error::{About, repeatable},
+    error::{About, MISSING_PRIVILEGE, repeatable},
     value::RowExt,
 };
 
@@ -28,21 +28,24 @@ const MIGRATIONS: [&str; VERSION as usize] = [concat!(
     "insert into pgqueue.migration (version) values (1);",
 )];
 
-/// Excludes other migrations, and gives up rather than make others wait behind a lock that it cannot get.
+/// Excludes other migrations, and gives up rather than make others wait behind a lock that it cannot get. Whatever the session
+/// searches first, names mean the server's own.
 const BEGIN: &str = "
+    set local search_path = pg_catalog, pg_temp;
     set local lock_timeout = '5s';
     select pg_advisory_xact_lock(hashtextextended('pgqueue.migrate', 0));
 ";
 
-/// Brings the schema to [`VERSION`], whatever it is now, and leaves a newer one as it is.
-pub(crate) async fn migrate<C: Client>(client: &C) -> Result<()> {
+/// Brings the schema to [`VERSION`] and by `further` migrations beyond, whatever it is now, and leaves a newer one as it is.
+pub(crate) async fn migrate<C: Client>(client: &C, further: &[&str]) -> Result<()> {
     loop {
         let version = version(client).await?;
-        let Some(migration) = MIGRATIONS.get(usize::try_from(version).unwrap_or(0)) else { return Ok(()) };
+        let done = usize::try_from(version).unwrap_or(0);
+        let Some(migration) = MIGRATIONS.iter().chain(further).nth(done) else { return Ok(()) };
         let target = version + 1;
         // A migration that others have done meanwhile fails on what it would make, and the version says so.
         if let Err(error) = client.run_script(&[BEGIN, migration].concat()).await
-            && self::version(client).await? < target
+            && !self::version(client).await.is_ok_and(|version| version >= target)
         {
             return Err(explained(error, target));
         }
@@ -51,8 +54,8 @@ pub(crate) async fn migrate<C: Client>(client: &C) -> Result<()> {
 
 /// The version of the schema; 0 if there is none.
 async fn version<C: Client>(client: &C) -> Result<i32> {
-    const EXISTS: &str = "select to_regclass('pgqueue.migration') is not null";
-    const VERSION: &str = "select coalesce(max(version), 0) from pgqueue.migration";
+    const EXISTS: &str = "select pg_catalog.to_regclass('pgqueue.migration') is not null";
+    const VERSION: &str = "select coalesce(pg_catalog.max(version), 0) from pgqueue.migration";
     let ask = async |statement| client.query(statement, &[]).await.map_err(|error| repeatable(error, About::Queue));
     let exists = ask(EXISTS).await?;
     if !exists.first().map_or(Ok(false), |row| row.get::<bool>(0))? {
@@ -62,7 +65,17 @@ async fn version<C: Client>(client: &C) -> Result<i32> {
 }
 
 fn explained(error: ClientError, target: i32) -> Error {
+    let remedy = match &error {
+        ClientError::Refused { code, .. } if code == MISSING_PRIVILEGE => {
+            "; migrate as the owner of the schema, or for a new one as a role with CREATE on the database"
+        }
+        _ => "",
+    };
+    let outcome = match &error {
+        ClientError::Lost(_) => "was interrupted, and is done as a whole or not at all",
+        _ => "failed, and it is as before",
+    };
     let error = repeatable(error, About::Queue);
-    let message = format!("bringing the schema \"pgqueue\" to version {target} failed, and it is as before: {error}");
+    let message = format!("bringing the schema \"pgqueue\" to version {target} {outcome}: {error}{remedy}");
     Error::new(error.kind(), message).with_transient(error.is_transient()).with_source(error)
 }

@@ -99,13 +99,27 @@ impl<C: Client> PgQueue<C> {
     /// call from many processes at once.
     ///
     /// # Errors
-    /// [`Fatal`](ErrorKind::Fatal) for a missing privilege, [`Query`](ErrorKind::Query), transient, if a lock cannot be had
-    /// within 5 s. The schema is as before then, or at a version in between.
+    /// [`Fatal`](ErrorKind::Fatal) for a missing privilege: an ordinary role suffices that owns the schema, or may create one in the
+    /// database. [`Query`](ErrorKind::Query), transient, if a lock cannot be had within 5 s. The schema is as before then, or at a
+    /// version in between.
     ///
     /// # Cancel safety
     /// Dropping the future means either outcome.
     pub async fn migrate(&self) -> Result<()> {
-        managing(migrate::migrate(&*self.shared.client).await)
+        managing(migrate::migrate(&*self.shared.client, &[]).await)
+    }
+
+    /// As [`migrate`](Self::migrate), and on by migrations that the next version of this crate might have, each of which notes its
+    /// version last. For tests of what happens then.
+    ///
+    /// # Errors
+    /// As [`migrate`](Self::migrate).
+    ///
+    /// # Cancel safety
+    /// Dropping the future means either outcome.
+    #[doc(hidden)]
+    pub async fn migrate_further(&self, further: &[&str]) -> Result<()> {
+        managing(migrate::migrate(&*self.shared.client, further).await)
     }
 
     /// Creates a topic. The same again changes nothing but the dedup window and the retention.

@@ -71,3 +71,11 @@ pub(crate) const CHECKPOINTS: &str = "select name, position, moved_at from pgque
 pub(crate) const ADVANCE_CHECKPOINT: &str = "select pgqueue.advance_checkpoint($1, $2)";
 
 pub(crate) const RESET_CHECKPOINT: &str = "select pgqueue.reset_checkpoint($1, $2, $3)";
+
+pub(crate) const GRANT_PUBLISHER: &str = "select pgqueue.grant_publisher($1)";
+
+pub(crate) const GRANT_CONSUMER: &str = "select pgqueue.grant_consumer($1)";
+
+pub(crate) const GRANT_ADMIN: &str = "select pgqueue.grant_admin($1)";
+
+pub(crate) const REVOKE_ALL: &str = "select pgqueue.revoke_all($1)";

@@ -76,7 +76,7 @@ pub use tls::Tls;
 #[doc(inline)]
 pub use pgqueue_postgres::{
     Client, ClientError, Columns, Command, JobTable, Listener, Locking, Notice, Notices, Options, OwnedTransaction,
-    TableName, TableWatch, Tracking, Transaction, TriggerHealth, TriggerState, Watched, WhyPolling,
+    Role, TableName, TableWatch, Tracking, Transaction, TriggerHealth, TriggerState, Watched, WhyPolling,
 };
 
 /// The queue through tokio-postgres.
