@@ -11,6 +11,7 @@ mod client;
 mod coalescing;
 mod consumer;
 mod error;
+mod ident;
 mod listener;
 mod message;
 mod migrate;
@@ -30,6 +31,7 @@ mod tables;
 mod value;
 
 pub use client::{Client, ClientError, ListenerConnection, Notification, OwnedTransaction, Row, Transaction};
+pub use ident::TableName;
 pub use listener::{Listener, Notice, Notices};
 pub use options::Options;
 pub use parameter::Parameter;
@@ -37,6 +39,6 @@ pub use privileges::Role;
 pub use queue::PgQueue;
 pub use subscription::PgSubscription;
 pub use tables::{
-    Columns, Command, HeldDelivery, JobDriver, JobTable, Locking, PendingQuery, PgTables, QueryDriver, TableName,
-    TableWatch, Tracking, TriggerHealth, TriggerState, Watched, WhyPolling,
+    Columns, Command, HeldDelivery, JobDriver, JobTable, Locking, PendingQuery, PgTables, QueryDriver, TableWatch,
+    Tracking, TriggerHealth, TriggerState, Watched, WhyPolling,
 };

@@ -21,10 +21,8 @@ use tokio::{
 use crate::{
     Client, ClientError, ListenerConnection, Notification,
     error::{About, repeatable, within},
+    ident::ensure_name,
 };
-
-/// The longest name of a channel, in bytes (PostgreSQL's `NAMEDATALEN`, less one).
-const MAX_CHANNEL_BYTES: usize = 63;
 
 /// How many notices wait for a subscriber who does not take them.
 const NOTICES: usize = 1024;
@@ -185,10 +183,7 @@ impl Listener {
     }
 
     async fn subscribe_with(&self, channel: &str, capacity: usize, policy: OverflowPolicy) -> Result<Option<Notices>> {
-        if channel.is_empty() || channel.len() > MAX_CHANNEL_BYTES || channel.contains('\0') {
-            let message = format!("the channel {channel:?} must have 1 to {MAX_CHANNEL_BYTES} bytes and no NUL");
-            return Err(Error::new(ErrorKind::Invalid, message).during(Operation::Listen));
-        }
+        ensure_name("channel", channel).map_err(|error| error.during(Operation::Listen))?;
         let (sender, receiver) = buffer(capacity, policy)?;
         let (subscriber, mut activity) = self.shared.add(channel, Arc::new(sender));
         let known = activity.wait_for(|activity| !matches!(activity, Activity::Waiting)).await;

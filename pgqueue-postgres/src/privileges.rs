@@ -1,10 +1,11 @@
 //! [`Role`]: what roles of the database may do with the queue.
 
-use pgqueue_core::{Error, ErrorKind, Result};
+use pgqueue_core::Result;
 
 use crate::{
     Client, Parameter, PgQueue,
     error::About,
+    ident::ensure_name,
     queue::{managing, noted},
     statement,
 };
@@ -36,17 +37,14 @@ impl Role {
     }
 }
 
-/// The longest name of a role in bytes (PostgreSQL's `NAMEDATALEN`, less one); the server cuts longer ones.
-const MAX_ROLE_BYTES: usize = 63;
-
 impl<C: Client> PgQueue<C> {
     /// Lets a role of the database, whose name is taken literally, do what a [`Role`] does, besides what it may do already. Only the
     /// schema's owner can grant. The same again changes nothing; do it again after a migration, which may have brought more
     /// functions.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if the database has no such role, [`Invalid`](ErrorKind::Invalid) for a name that none can
-    /// have, [`Fatal`](ErrorKind::Fatal) if this connection's role is not the schema's owner.
+    /// [`NotFound`](pgqueue_core::ErrorKind::NotFound) if the database has no such role, [`Invalid`](pgqueue_core::ErrorKind::Invalid) for a name that none can
+    /// have, [`Fatal`](pgqueue_core::ErrorKind::Fatal) if this connection's role is not the schema's owner.
     ///
     /// # Cancel safety
     /// Dropping the future means either outcome.
@@ -66,10 +64,7 @@ impl<C: Client> PgQueue<C> {
     }
 
     async fn change_privileges(&self, statement: &str, role: &str) -> Result<()> {
-        if role.is_empty() || role.len() > MAX_ROLE_BYTES || role.contains('\0') {
-            let message = format!("the role {role:?} must have 1 to {MAX_ROLE_BYTES} bytes and no NUL");
-            return managing(Err(Error::new(ErrorKind::Invalid, message)));
-        }
+        managing(ensure_name("role", role))?;
         self.shared().query(statement, &[Parameter::new(role)], About::Queue).await.map(drop)
     }
 }

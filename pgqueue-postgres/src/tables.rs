@@ -1,6 +1,5 @@
 //! [`PgTables`]: consumers over tables of the user's own, without a schema of the queue's.
 
-mod ident;
 mod jobs;
 mod query;
 mod type_oid;
@@ -12,7 +11,6 @@ use std::{fmt, sync::Arc, time::Duration};
 use pgqueue_core::{Operation, Result};
 
 pub use self::{
-    ident::TableName,
     jobs::{JobDriver, JobTable},
     query::{Columns, Command, HeldDelivery, Locking, PendingQuery, QueryDriver, Tracking},
     watch::{TableWatch, TriggerHealth, TriggerState, Watched, WhyPolling},

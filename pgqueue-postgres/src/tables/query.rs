@@ -18,8 +18,8 @@ use pgqueue_core::{Backoff, BoxError, Error, ErrorKind, Message, Result};
 
 use self::clauses::Clauses;
 pub use self::{columns::Columns, command::Command, driver::QueryDriver, held::HeldDelivery, tracking::Tracking};
-use super::{ident::ensure_name, waking::Rings};
-use crate::{Parameter, Row, TableWatch};
+use super::waking::Rings;
+use crate::{Parameter, Row, TableWatch, ident::ensure_name};
 
 /// In which order rows are handed out, and how many consumers work at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -15,7 +15,7 @@ pub use self::{
     health::{TriggerHealth, TriggerState},
     outcome::{Watched, WhyPolling},
 };
-use crate::tables::ident::{TableName, ensure_name, fitting};
+use crate::ident::{TableName, ensure_name, fitting};
 
 /// The function that the triggers call. A release with another body needs another name, as the old one stays in use.
 const FUNCTION: &str = "pgqueue_notify";

@@ -2,7 +2,7 @@
 
 use pgqueue_core::Result;
 
-use crate::tables::ident::ensure_name;
+use crate::ident::ensure_name;
 
 /// What the column of the last change is usually called.
 pub(super) const UPDATED_AT: &str = "updated_at";

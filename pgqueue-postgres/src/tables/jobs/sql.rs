@@ -4,7 +4,7 @@ use super::{
     shape::{Payload, Shape, Time},
     table::JobTable,
 };
-use crate::tables::ident::{literal, quoted};
+use crate::ident::{literal, quoted};
 
 /// How many jobs without a living consumer are recovered at once.
 pub(super) const RECOVERED_AT_ONCE: usize = 100;

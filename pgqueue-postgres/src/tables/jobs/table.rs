@@ -7,10 +7,8 @@ use pgqueue_core::{Backoff, Error, ErrorKind, Result};
 use super::names::{Columns, Labels};
 use crate::{
     TableName, TableWatch,
-    tables::{
-        ident::{fitting, literal, quoted},
-        waking::Rings,
-    },
+    ident::{fitting, literal, quoted},
+    tables::waking::Rings,
     value::CENTURY,
 };
 

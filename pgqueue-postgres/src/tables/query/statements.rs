@@ -1,7 +1,7 @@
 //! [`Statements`]: the SQL around a base query.
 
 use super::{Locking, PendingQuery};
-use crate::tables::ident::quoted;
+use crate::ident::quoted;
 
 /// All statements of one query, written once.
 ///

@@ -2,7 +2,7 @@
 
 use crate::{
     TableName,
-    tables::ident::{ensure_name, quoted},
+    ident::{ensure_name, quoted},
 };
 use pgqueue_core::Result;
 

@@ -7,7 +7,8 @@ use super::{BODY, FUNCTION, TableWatch, TriggerHealth, TriggerState, Watched, Wh
 use crate::{
     Client, ClientError, PgTables,
     error::{About, repeatable, timed_out},
-    tables::{TIME_LIMIT, ident::literal},
+    ident::literal,
+    tables::TIME_LIMIT,
 };
 
 const INSTALL: &str = include_str!("../../../sql/watch/install.sql");
