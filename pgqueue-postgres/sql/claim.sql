@@ -479,6 +479,9 @@ begin
       select * into l from pgqueue.lease
       where subscription = s.id and lane = v_lane and lane >= 0 and id >= c.floor
       order by ready_at is not null, rank, ids[1] limit 1;   -- one in hand holds back all others
+      if l.ready_at > v_now then
+        v_waits_until := least(v_waits_until, l.ready_at);
+      end if;
       if l.rank <= c.top or (l.id is not null and v_is_stable) then
         -- What is first in its lane goes first, or nothing does.
         if l.ready_at <= v_now and (l.suspect = 0 or (v_suspects and v_left = v_most)) then
@@ -595,7 +598,8 @@ begin
              null::boolean, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
       from pgqueue.lease h
       cross join lateral unnest(h.ids) with ordinality u (id, n)
-      join pgqueue.log m on m.topic = s.topic and m.id = u.id
+      -- One by one: of a log that was small when it planned this, the planner would rather read all.
+      cross join lateral (select * from pgqueue.log where topic = s.topic and id = u.id offset 0) m
       where h.id = any (v_held) and not h.kept
       order by h.id, u.n;
     return query
@@ -604,7 +608,7 @@ begin
              null::boolean, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
       from pgqueue.lease h
       cross join lateral unnest(h.ids) with ordinality u (id, n)
-      join pgqueue.kept m on m.subscription = s.id and m.id = u.id
+      cross join lateral (select * from pgqueue.kept where subscription = s.id and id = u.id offset 0) m
       where h.id = any (v_held) and h.kept
       order by h.id, u.n;
   elsif v_left = v_most then
@@ -614,14 +618,11 @@ begin
         select from pgqueue.log where topic = s.topic and xact >= pg_snapshot_xmin(pg_current_snapshot()) order by xact, id limit 1
       )
     );
-    v_waits_until := least(
-      (
-        select ready_at from pgqueue.lease
-        where subscription = s.id and lane < 0 and ready_at is not null and ready_at > v_now
-        order by subscription, ready_at limit 1
-      ),
-      case when s.ordering <> 'unordered' then (select min(ready_at) from pgqueue.lease where subscription = s.id and lane >= 0 and ready_at > v_now) end
-    );
+    v_waits_until := least(v_waits_until, (
+      select ready_at from pgqueue.lease
+      where subscription = s.id and lane < 0 and ready_at is not null and ready_at > v_now
+      order by subscription, ready_at limit 1
+    ));
   end if;
 
   return query

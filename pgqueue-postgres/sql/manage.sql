@@ -335,16 +335,18 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
   s pgqueue.subscription;
+  v_first constant bigint := coalesce(v_id, 0);
+  v_last constant bigint := coalesce(v_id, 9223372036854775807);
   v_count bigint;
 begin
   select * into s from pgqueue.subscription where id = v_subscription;
   -- Nobody claims in these lanes meanwhile, who would overlook a lease that is numbered already and not committed yet.
   perform pg_advisory_xact_lock(pgqueue.lane_key(s.id, d.lane))
   from (
-    select distinct lane from pgqueue.dead_letter where subscription = s.id and (v_id is null or id = v_id) order by lane
+    select distinct lane from pgqueue.dead_letter where subscription = s.id and id between v_first and v_last order by lane
   ) d;
   with redriven as (
-    delete from pgqueue.dead_letter where subscription = v_subscription and (v_id is null or id = v_id) returning *
+    delete from pgqueue.dead_letter where subscription = v_subscription and id between v_first and v_last returning *
   )
   insert into pgqueue.lease (subscription, lane, rank, claimed_at, ready_at, kept, ids, place)
   select r.subscription, r.lane, greatest(r.id, pgqueue.last_id(s.topic, 0)), clock_timestamp(), clock_timestamp(), true, array[r.id], r.place

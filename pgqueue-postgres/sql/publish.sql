@@ -26,11 +26,13 @@ set enable_seqscan = off
 set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
+declare
+  v_now constant timestamptz := clock_timestamp();  -- in a variable, as an index is not searched for what may change meanwhile
 begin
   if (
     -- A stricter transaction looks through an old snapshot.
     current_setting('transaction_isolation') <> 'read committed'
-    or exists (select from pgqueue.sleeper where topic = v_topic and armed_until > clock_timestamp())
+    or exists (select from pgqueue.sleeper where topic = v_topic and armed_until > v_now)
   )
   -- A queue that nobody drains fails the commits of all who notify.
   and pg_notification_queue_usage() < 0.5
@@ -147,14 +149,18 @@ begin
     ) u;
 
   if v_dedup_ids is not null then
-    -- In sorted order, so that two publishers never wait for each other in a circle.
+    -- In sorted order, so that two publishers never wait for each other in a circle. One by one: of a table that it takes to be small,
+    -- the planner would rather read all.
     with expired as (
-      select d.dedup_id from pgqueue.dedup d
-      where d.topic = t.id and d.dedup_id = any (v_dedup_ids) and d.expires_at <= v_now
-      order by d.dedup_id
-      for update
+      select d.place
+      from (select distinct dedup_id from unnest(v_dedup_ids) dedup_id order by dedup_id) u
+      cross join lateral (
+        select ctid as place from pgqueue.dedup
+        where topic = t.id and dedup_id = u.dedup_id and expires_at <= v_now
+        for update
+      ) d
     )
-    delete from pgqueue.dedup d using expired e where d.topic = t.id and d.dedup_id = e.dedup_id;
+    delete from pgqueue.dedup where ctid = any (array(select place from expired));
 
     insert into pgqueue.dedup (topic, dedup_id, message, expires_at)
     select t.id, u.dedup_id, u.id, v_now + t.dedup_window_ms * interval '1 millisecond'
@@ -167,7 +173,7 @@ begin
     select array_agg(d.message is null or d.message = u.id order by u.n), array_agg(coalesce(d.message, u.id) order by u.n)
       into v_new, v_ids
       from unnest(v_dedup_ids, v_ids) with ordinality u (dedup_id, id, n)
-      left join pgqueue.dedup d on d.topic = t.id and d.dedup_id = u.dedup_id;
+      left join lateral (select * from pgqueue.dedup where topic = t.id and dedup_id = u.dedup_id offset 0) d on true;
   end if;
 
   insert into pgqueue.log (topic, id, xact, published_at, bucket, key, kind, tags, headers, payload)
@@ -228,21 +234,22 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+  v_now constant timestamptz := clock_timestamp();  -- in a variable, so that the index is searched for it
   v_due pgqueue.scheduled[];
   v_topic bigint;
 begin
   if not pg_try_advisory_xact_lock(hashtextextended('pgqueue.publish_scheduled', 0)) then
     return 0;
   end if;
-  if not exists (select from pgqueue.scheduled where due_at <= clock_timestamp()) then
+  if not exists (select from pgqueue.scheduled where due_at <= v_now) then
     return 0;
   end if;
 
   perform pg_current_xact_id();
   with due as (
-    delete from pgqueue.scheduled where id in (
-      select id from pgqueue.scheduled where due_at <= clock_timestamp() order by due_at, id limit 500
-    )
+    delete from pgqueue.scheduled where ctid = any (array(
+      select ctid from pgqueue.scheduled where due_at <= v_now order by due_at, id limit 500
+    ))
     returning *
   )
   select array_agg(due order by due_at, id) into v_due from due;

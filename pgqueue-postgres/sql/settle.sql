@@ -15,6 +15,8 @@ create function pgqueue.keep(v_subscription bigint, v_ids bigint[]) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
@@ -22,7 +24,9 @@ begin
   insert into pgqueue.kept (subscription, id, xact, published_at, scheduled, key, kind, tags, headers, payload)
   select s.id, m.id, m.xact, m.published_at, m.scheduled, m.key, m.kind, m.tags, m.headers, m.payload
   from pgqueue.subscription s
-  join pgqueue.log m on m.topic = s.topic and m.id = any (v_ids)
+  cross join unnest(v_ids) u (id)
+  -- One by one: of a log that it takes to be small, the planner would rather read all.
+  cross join lateral (select * from pgqueue.log where topic = s.topic and id = u.id offset 0) m
   where s.id = v_subscription
   on conflict do nothing;
 end

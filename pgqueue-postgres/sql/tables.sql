@@ -99,6 +99,9 @@ create table pgqueue.cursor (
 -- What was deleted from a topic's log, and what is counted of the rest, where its retention asks for that.
 create table pgqueue.extent (
   topic        bigint primary key,
+  gone_top     bigint not null default 0,          -- how far the log is deleted, as a cursor says it: all up to there that
+  gone_seen    pg_snapshot not null default '1:1:', -- `gone_seen` sees
+  gone_upto    xid8 not null default '0',
   trimmed_id   bigint not null default 0,          -- the highest id that was deleted
   trimmed      xid8[] not null default '{}',       -- the latest 100 transactions of which something was deleted, and the one before
   top          bigint not null default 0,          -- how far the log is counted, as a cursor says it

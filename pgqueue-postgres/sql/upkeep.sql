@@ -4,14 +4,19 @@
 create function pgqueue.keep_stuck() returns int
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   l pgqueue.lease;
   v_kept int := 0;
 begin
   for l in
+    -- By what is not kept yet: what is may be much.
     select * from pgqueue.lease where not kept and claimed_at < clock_timestamp() - interval '1 minute'
-    order by id limit 100
+    order by subscription, ids[1] limit 100
     for no key update skip locked
   loop
     perform pgqueue.keep(l.subscription, l.ids);
@@ -40,7 +45,8 @@ begin
   c.upto := coalesce(e.upto, '0');
   select count(*) as messages, sum(length(m.payload)) as bytes, max(m.id) as last, pg_current_snapshot() as seen into v_new
   from (
-    select id, payload from pgqueue.log where id = any (pgqueue.late_ids(s, null, c, 2147483646)) and topic = t.id
+    select l.id, l.payload from unnest(pgqueue.late_ids(s, null, c, 2147483646)) u (id)
+    cross join lateral (select id, payload from pgqueue.log where topic = t.id and id = u.id offset 0) l
     union all
     (select id, payload from pgqueue.log where topic = t.id and id > c.top order by id limit 4 * v_most)
   ) m;
@@ -166,6 +172,48 @@ begin
 end
 $$;
 
+-- Where the log of a topic begins: before the first message that is left, whatever came late.
+create type pgqueue.beginning as (
+  topic  bigint,
+  before bigint,                                   -- no message is left up to this id
+  gone   pgqueue.cursor                            -- how far the log is deleted; its `upto` is null if it is still to be drawn
+);
+
+-- Where the log of each topic begins. While somebody holds vacuum's horizon, what was deleted is still there, and reading all of
+-- it each time would take longer and longer: so it is remembered how far everything is gone, as a cursor says it.
+create function pgqueue.beginnings() returns pgqueue.beginning[]
+language plpgsql
+as $$
+declare
+  s pgqueue.subscription;                          -- one that gets all
+  c pgqueue.cursor;
+  v_late bigint[];
+  v_first bigint;
+  v_seen pg_snapshot;
+  v_found pgqueue.beginning[] := '{}';
+begin
+  for s.topic, c.top, c.seen, c.upto in
+    select t.id, coalesce(e.gone_top, 0), coalesce(e.gone_seen, '1:1:'), coalesce(e.gone_upto, '0')
+    from pgqueue.topic t left join pgqueue.extent e on e.topic = t.id
+    order by t.id
+  loop
+    -- One statement, one snapshot.
+    select pgqueue.late_ids(s, null, c, 0), f.id, pg_current_snapshot()
+      into v_late, v_first, v_seen
+      from (select (select id from pgqueue.log where topic = s.topic and id > c.top order by id limit 1) as id offset 0) f;
+    if v_late <> '{}' then
+      v_found := v_found || (s.topic, v_late[1] - 1, c)::pgqueue.beginning;
+    elsif v_first is not null then
+      c.top := v_first - 1;
+      c.seen := v_seen;
+      c.upto := null;
+      v_found := v_found || (s.topic, c.top, c)::pgqueue.beginning;
+    end if;
+  end loop;
+  return v_found;
+end
+$$;
+
 -- Deletes from the log what every subscription has passed and its retention does not keep. Returns how many messages.
 create function pgqueue.trim(v_most int default 5000) returns int
 language plpgsql security definer
@@ -185,6 +233,9 @@ declare
   v_old timestamptz;
   v_gone record;
   v_total int := 0;
+  v_upto constant xid8 := pgqueue.upto_if_drawn();
+  v_beginnings pgqueue.beginning[];
+  b pgqueue.beginning;
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception 'trimming needs the isolation level READ COMMITTED, not %', upper(current_setting('transaction_isolation'))
@@ -196,10 +247,22 @@ begin
   end if;
   perform set_config('synchronous_commit', 'off', true);
 
+  v_beginnings := pgqueue.beginnings();            -- before anything draws our transaction id
   perform pgqueue.cut(v_most);
-  -- From one topic to the next as the log has them: also those that were deleted.
-  v_topic := (select topic from pgqueue.log order by topic limit 1);
-  while v_topic is not null and v_total < v_most loop
+  -- What is left of topics that were deleted lies between those that are there.
+  v_beginnings := v_beginnings || array(
+    select (o.topic, 0, null)::pgqueue.beginning
+    from (
+      select id as after, lead(id, 1, 9223372036854775807) over (order by id) as before
+      from (select 0 as id union all select id from pgqueue.topic) t
+    ) k
+    cross join lateral (
+      select topic from pgqueue.log where topic > k.after and topic < k.before order by topic limit 1
+    ) o
+  );
+  foreach b in array v_beginnings loop
+    exit when v_total >= v_most;
+    v_topic := b.topic;
     -- One statement, one snapshot: what was handed out by then is in a lease by then, or done. Without subscriptions, all that
     -- is there has been passed.
     with newest as (
@@ -243,7 +306,7 @@ begin
         select m.ctid
         from (
           select ctid, id, published_at from pgqueue.log
-          where topic = v_topic and id <= v_bound
+          where topic = v_topic and id > b.before and id <= v_bound
             and (xact < v_xmin or not exists (
               select from unnest(v_cursors) c
               where not pg_visible_in_snapshot(xact, c.seen)
@@ -253,7 +316,7 @@ begin
             -- Where the first is young and not too many, so are the others.
             and (
               t.id is null or v_excess > 0
-              or (select published_at from pgqueue.log where topic = v_topic order by id limit 1) <= v_old
+              or (select published_at from pgqueue.log where topic = v_topic and id > b.before order by id limit 1) <= v_old
             )
           order by id limit v_most - v_total
         ) m
@@ -269,14 +332,15 @@ begin
       into v_gone
       from known;
     if v_gone.messages > 0 and t.id is not null then
-      insert into pgqueue.extent as e (topic, trimmed_id, trimmed) values (v_topic, v_gone.last, v_gone.xacts)
+      insert into pgqueue.extent as e (topic, gone_top, gone_seen, gone_upto, trimmed_id, trimmed)
+      values (v_topic, (b.gone).top, (b.gone).seen, coalesce((b.gone).upto, v_upto, pg_current_xact_id()), v_gone.last, v_gone.xacts)
       on conflict (topic) do update
-      set trimmed_id = greatest(e.trimmed_id, v_gone.last),
+      set gone_top = excluded.gone_top, gone_seen = excluded.gone_seen, gone_upto = excluded.gone_upto,
+          trimmed_id = greatest(e.trimmed_id, v_gone.last),
           trimmed = array(select distinct xact from unnest(e.trimmed || v_gone.xacts) xact order by xact desc limit 101),
           messages = e.messages - v_gone.counted, bytes = e.bytes - coalesce(v_gone.bytes, 0);
     end if;
     v_total := v_total + v_gone.messages;
-    v_topic := (select topic from pgqueue.log where topic > v_topic order by topic limit 1);
   end loop;
   return v_total;
 end
@@ -291,23 +355,25 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+  v_now constant timestamptz := clock_timestamp();  -- in a variable, so that the index is searched for it
   l pgqueue.lease;
 begin
   if not pg_try_advisory_xact_lock(hashtextextended('pgqueue.sweep ' || 'pgqueue.sleeper'::regclass::oid, 0)) then
     return;
   end if;
   perform set_config('synchronous_commit', 'off', true);
-  delete from pgqueue.sleeper where id in (
-    select id from pgqueue.sleeper where armed_until < clock_timestamp() - interval '10 seconds' order by id limit 5000
-  );
-  delete from pgqueue.dedup d using (
-    select topic, dedup_id from pgqueue.dedup where expires_at < clock_timestamp() order by expires_at limit 5000
-  ) e where d.topic = e.topic and d.dedup_id = e.dedup_id;
+  -- By their places, which hold: these rows are never updated.
+  delete from pgqueue.sleeper where ctid = any (array(
+    select ctid from pgqueue.sleeper where armed_until < v_now - interval '10 seconds' order by id limit 5000
+  ));
+  delete from pgqueue.dedup where ctid = any (array(
+    select ctid from pgqueue.dedup where expires_at < v_now order by expires_at limit 5000
+  ));
   -- A claim that began before its owner was buried and committed after.
   for l in
     select * from pgqueue.lease h
     where h.owner is not null and not exists (select from pgqueue.owner o where o.id = h.owner)
-      and h.claimed_at < clock_timestamp() - interval '1 minute'
+      and h.claimed_at < v_now - interval '1 minute'
     limit 100
     for update skip locked
   loop
