@@ -59,6 +59,7 @@ mod installation;
 mod port;
 mod proxy;
 mod server;
+mod standby;
 mod template;
 mod watchdog;
 mod wire;

@@ -50,7 +50,7 @@ struct Refusal {
 }
 
 /// Sends one message; the startup message has no type.
-fn send(connection: &mut BufReader<TcpStream>, kind: Option<u8>, body: &[&[u8]]) -> io::Result<()> {
+pub(crate) fn send(connection: &mut BufReader<TcpStream>, kind: Option<u8>, body: &[&[u8]]) -> io::Result<()> {
     let body = body.concat();
     let length = u32::try_from(body.len() + 4).map_err(|_| invalid("a message of 4 GiB"))?;
     let message: Vec<u8> = kind.into_iter().chain(length.to_be_bytes()).chain(body).collect();
@@ -79,7 +79,7 @@ fn until_ready(connection: &mut BufReader<TcpStream>) -> io::Result<Result<Vec<S
 }
 
 /// Reads one message.
-fn receive(connection: &mut BufReader<TcpStream>) -> io::Result<(u8, Vec<u8>)> {
+pub(crate) fn receive(connection: &mut BufReader<TcpStream>) -> io::Result<(u8, Vec<u8>)> {
     let mut head = [0; 5];
     connection.read_exact(&mut head)?;
     let length = Body(&head[1..]).number::<4>()?;
@@ -126,6 +126,6 @@ impl<'a> Body<'a> {
     }
 }
 
-fn invalid(what: &str) -> io::Error {
+pub(crate) fn invalid(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, format!("met {what}"))
 }
