@@ -44,8 +44,11 @@ impl World<'_> {
     fn everything_came(&self, number: usize) -> Result<(), String> {
         let subscription = &self.model.subscriptions[number];
         let messages = self.model.messages.iter().enumerate();
-        let mut ours =
-            messages.filter(|(_, message)| message.topic == subscription.topic && message.committed.is_some());
+        let mut ours = messages.filter(|(payload, message)| {
+            message.topic == subscription.topic
+                && message.committed.is_some()
+                && subscription.selects.gets(*payload, message)
+        });
         let is_done =
             |payload: &usize| subscription.states.get(payload).is_some_and(|state| state.phase == Phase::Done);
         match ours.find(|(payload, _)| !is_done(payload)) {

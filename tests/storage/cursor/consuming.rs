@@ -25,7 +25,7 @@ impl World<'_> {
         let token = format!("{:032x}", self.rng.u128(..));
         let doubtful = self.is_deposing();
         let sql = format!(
-            "select lease, lane, id, attempt, suspect, coalesce(convert_from(payload, 'UTF8'), (busy or writers)::text) \
+            "select lease, lane, id, attempt, suspect, coalesce(convert_from(payload, 'UTF8'), (busy or writers or more)::text) \
              from pgqueue.claim({}, '{owner}', '{token}', {limit}, {}, {suspects}, {}, false)",
             self.model.subscriptions[subscription].id,
             self.rng.bool(),

@@ -14,6 +14,11 @@ pub(crate) enum Deed {
         publisher: usize,
         commit: bool,
     },
+    /// Commits or rolls back what is prepared.
+    EndPrepared {
+        number: usize,
+        commit: bool,
+    },
     Claim(usize),
     Settle(usize),
     /// Takes messages away from who holds them.

@@ -1,6 +1,9 @@
 //! The cursor's invariant, under hostile publishers and consumers whose interleaving one seed decides:
 //! *every message with an id up to `top` that `seen` sees was handed out exactly once, and no other*.
 //!
+//! Publishers commit, roll back, go back to savepoints, prepare and leave what they prepared for later; subscriptions are of every
+//! order, and some select a part. What the cursors in the tables say is compared with what was handed out, again and again.
+//!
 //! One task drives many connections. The queue's functions are given a gate between any two of their statements, where
 //! a call can be held while others go on, so that what happens in the middle of a claim is decided here and not by luck.
 //! In the end all is committed or rolled back, drained, settled and trimmed, and the tables must be empty.
@@ -13,6 +16,7 @@ mod audit;
 mod consuming;
 mod deed;
 mod gate;
+mod invariant;
 mod model;
 mod passing;
 mod publishing;
@@ -31,8 +35,6 @@ use std::{
     thread,
     time::Duration,
 };
-
-use pgqueue_testserver::Database;
 
 use crate::{sabotage::SABOTAGES, store::Store, world::run};
 
@@ -61,13 +63,12 @@ fn every_message_is_handed_out_exactly_once_whatever_the_interleaving() {
         for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
             scope.spawn(|| {
                 blocking(async {
-                    let database = Database::create().await.unwrap();
-                    let mut store = Store::make(&database, None).await;
+                    let mut store = Store::make(None).await;
                     let mut seed = 0;
                     while each(&mut seed) {
                         if let Err(wrong) = tried(&store, seed).await {
                             failures.lock().unwrap().push(format!("seed {seed}: {wrong}"));
-                            store = Store::make(&Database::create().await.unwrap(), None).await;
+                            store = Store::make(None).await;
                         }
                     }
                 });
@@ -87,7 +88,7 @@ fn a_broken_claim_is_found_out() {
     let unnoticed = blocking(async {
         let mut unnoticed = Vec::new();
         for sabotage in SABOTAGES {
-            let store = Store::make(&Database::create().await.unwrap(), Some(sabotage)).await;
+            let store = Store::make(Some(sabotage)).await;
             let mut found = None;
             for seed in 0..seeds {
                 found = tried(&store, seed).await.err().map(|wrong| (seed, wrong));
@@ -108,9 +109,13 @@ fn a_broken_claim_is_found_out() {
 /// Runs a seed and says what went wrong.
 async fn tried(store: &Store, seed: u64) -> Result<(), String> {
     let mut trace = Vec::new();
-    tokio::time::timeout(PATIENCE, run(store, seed, &mut trace))
+    let verdict = tokio::time::timeout(PATIENCE, run(store, seed, &mut trace))
         .await
-        .unwrap_or_else(|_| Err("it takes too long".to_owned()))
+        .unwrap_or_else(|_| Err("it takes too long".to_owned()));
+    if verdict.is_err() {
+        store.clean_up().await;
+    }
+    verdict
 }
 
 /// Runs a seed and prints what happens, up to what goes wrong.
@@ -118,7 +123,7 @@ async fn tried(store: &Store, seed: u64) -> Result<(), String> {
 fn replay(seed: u64) {
     let mut trace = Vec::new();
     let verdict = blocking(async {
-        let store = Store::make(&Database::create().await.unwrap(), None).await;
+        let store = Store::make(None).await;
         tokio::time::timeout(PATIENCE, run(&store, seed, &mut trace))
             .await
             .unwrap_or_else(|_| Err("it takes too long".to_owned()))

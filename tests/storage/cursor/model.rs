@@ -23,6 +23,25 @@ pub(crate) enum Order {
     StableTotal,
 }
 
+/// What a subscription gets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Selects {
+    All,
+    Key(u8),
+    /// The payloads that are even, by their kind.
+    Even,
+}
+
+impl Selects {
+    pub(crate) fn gets(self, payload: usize, message: &Message) -> bool {
+        match self {
+            Self::All => true,
+            Self::Key(key) => message.key == Some(key),
+            Self::Even => payload.is_multiple_of(2),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) enum Phase {
     /// Never handed out.
@@ -51,6 +70,7 @@ pub(crate) struct Subscription {
     pub(crate) id: i64,
     pub(crate) topic: usize,
     pub(crate) order: Order,
+    pub(crate) selects: Selects,
     pub(crate) states: HashMap<usize, State>,
     /// What is handed out and not done, of every lane that is in order.
     lanes: HashMap<i32, BTreeSet<i64>>,
@@ -112,8 +132,8 @@ pub(crate) struct Model {
 }
 
 impl Subscription {
-    pub(crate) fn new(name: String, id: i64, topic: usize, order: Order) -> Self {
-        Self { name, id, topic, order, states: HashMap::new(), lanes: HashMap::new() }
+    pub(crate) fn new(name: String, id: i64, topic: usize, order: Order, selects: Selects) -> Self {
+        Self { name, id, topic, order, selects, states: HashMap::new(), lanes: HashMap::new() }
     }
 
     /// What was given up.
@@ -182,6 +202,9 @@ impl Model {
         if message.topic != subscription.topic || message.committed.is_none() {
             return Err(format!("{name} gets message {id}, which is of another topic or was not committed"));
         }
+        if !subscription.selects.gets(payload, message) {
+            return Err(format!("{name} gets message {id}, which it does not select"));
+        }
         if !subscription.states.contains_key(&payload) && matches!(subscription.order, Order::ByKey | Order::Total) {
             // A publish that began after another committed never comes first.
             let together = |other: &Message| {
@@ -190,6 +213,7 @@ impl Model {
             };
             let earlier = self.messages.iter().enumerate().find(|(number, other)| {
                 together(other)
+                    && subscription.selects.gets(*number, other)
                     && other.committed.is_some_and(|committed| committed < message.began)
                     && !subscription.states.contains_key(number)
             });

@@ -22,7 +22,14 @@ impl World<'_> {
     /// Lets a publisher that waits for nothing go on.
     pub(crate) async fn publish_on(&mut self, number: usize) -> Result<(), String> {
         if !self.publishers[number].is_open {
-            return self.begin(number).await;
+            return match self.open_prepared() {
+                Some(prepared) if self.rng.u8(0..3) == 0 => {
+                    let commit = self.rng.u8(0..4) > 0;
+                    self.end_prepared(number, prepared, commit).await
+                }
+                _ if self.rng.u8(0..20) == 0 => self.pause(number).await,
+                _ => self.begin(number).await,
+            };
         }
         let savepoints = self.publishers[number].savepoints.len();
         match self.rng.u32(0..20) {
@@ -45,6 +52,7 @@ impl World<'_> {
                 self.chore(number, format!("release s{to}")).await
             }
             14 => self.end(number, false).await,
+            15 => self.prepare(number).await,
             _ => self.end(number, true).await,
         }
     }
@@ -78,11 +86,14 @@ impl World<'_> {
         let payloads: Vec<_> = messages.clone().map(|payload| format!("'{payload}'::bytea")).collect();
         let texts: Vec<_> =
             keys.iter().map(|key| key.map_or("null".to_owned(), |key| format!("'key {key}'"))).collect();
+        let kinds: Vec<_> =
+            messages.clone().map(|payload| if payload.is_multiple_of(2) { "'even'" } else { "'odd'" }).collect();
         let sql = format!(
-            "select unnest(pgqueue.publish_batch('{}', array[{}], array[{}]::text[]))",
+            "select unnest(pgqueue.publish_batch('{}', array[{}], array[{}]::text[], array[{}]::text[]))",
             self.topics[topic],
             payloads.join(", "),
-            texts.join(", ")
+            texts.join(", "),
+            kinds.join(", ")
         );
         self.start(number, Deed::Publish { publisher: number, messages }, sql).await
     }
@@ -92,6 +103,53 @@ impl World<'_> {
         self.publishers[number].is_open = false;
         let sql = if commit { "commit" } else { "rollback" };
         self.start(number, Deed::End { publisher: number, commit }, sql.to_owned()).await
+    }
+
+    /// Prepares the transaction, which stays in progress though its session goes on.
+    async fn prepare(&mut self, number: usize) -> Result<(), String> {
+        self.publishers[number].savepoints.clear();
+        self.publishers[number].is_open = false;
+        let messages = std::mem::take(&mut self.publishers[number].messages);
+        self.prepared.push(Some(messages));
+        let gid = self.gid(self.prepared.len() - 1);
+        self.chore(number, format!("prepare transaction '{gid}'")).await
+    }
+
+    /// One of those that are prepared.
+    pub(crate) fn open_prepared(&mut self) -> Option<usize> {
+        let open = self.prepared.iter().enumerate().filter(|(_, messages)| messages.is_some());
+        let open: Vec<_> = open.map(|(number, _)| number).collect();
+        self.rng.choice(open)
+    }
+
+    /// Ends what is prepared, in whatever session.
+    pub(crate) async fn end_prepared(&mut self, session: usize, number: usize, commit: bool) -> Result<(), String> {
+        let (verb, gid) = (if commit { "commit" } else { "rollback" }, self.gid(number));
+        self.start(session, Deed::EndPrepared { number, commit }, format!("{verb} prepared '{gid}'")).await
+    }
+
+    pub(crate) fn ended_prepared(&mut self, number: usize, commit: bool) {
+        for message in self.prepared[number].take().unwrap_or_default() {
+            self.model.messages[message].committed = commit.then_some(self.step);
+        }
+    }
+
+    fn gid(&self, number: usize) -> String {
+        format!("{} {number}", self.topics[0])
+    }
+
+    /// Nobody consumes for a while, and others draw many transaction ids and message ids meanwhile.
+    async fn pause(&mut self, number: usize) -> Result<(), String> {
+        let topic = self.rng.usize(..self.topics.len());
+        for _ in 0..self.rng.u8(5..30) {
+            let early = self.rng.bool();
+            self.step += 1;
+            self.begin_with(number, early).await?;
+            self.publish_in(number, topic, 1).await?;
+            let commit = self.rng.u8(0..4) > 0;
+            self.end(number, commit).await?;
+        }
+        Ok(())
     }
 
     fn plan(&mut self, topic: usize, keys: &[Option<u8>]) -> Range<usize> {

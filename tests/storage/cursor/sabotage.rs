@@ -9,7 +9,7 @@ pub(crate) struct Sabotage {
     pub(crate) edits: &'static [(&'static str, &'static str)],
 }
 
-pub(crate) const SABOTAGES: [Sabotage; 12] = [
+pub(crate) const SABOTAGES: [Sabotage; 15] = [
     Sabotage {
         name: "latecomers that were in progress are forgotten",
         function: "late_ids",
@@ -80,6 +80,24 @@ pub(crate) const SABOTAGES: [Sabotage; 12] = [
         name: "trimming forgets the leases",
         function: "trim",
         edits: &[("where subscription = s.id and not kept", "where subscription = s.id and false")],
+    },
+    Sabotage {
+        name: "latecomers come to whoever selects others",
+        function: "late_ids",
+        edits: &[(
+            "and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, v_conditions, l.key, l.kind, l.tags, l.payload)",
+            "",
+        )],
+    },
+    Sabotage {
+        name: "a look of a part passes its last",
+        function: "fresh_ids",
+        edits: &[("id > v_after and id <= v_end", "id > v_after and id < v_end"); 2],
+    },
+    Sabotage {
+        name: "trimming begins behind what came late",
+        function: "beginnings",
+        edits: &[("pgqueue.late_ids(s, null, c, 0)", "'{}'::bigint[]")],
     },
     Sabotage { name: "trimming forgets the latecomers", function: "trim", edits: &[("(xact < v_xmin or", "(true or")] },
 ];

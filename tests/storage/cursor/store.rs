@@ -1,7 +1,10 @@
 //! [`Store`]: a migrated database whose functions have gates.
 
-use pgqueue_testserver::Database;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pgqueue_testserver::Server;
 use pgqueue_tokio_postgres::PgQueue;
+use tokio::sync::OnceCell;
 
 use crate::{
     gate::{GATE, GATED, with_gates},
@@ -9,17 +12,27 @@ use crate::{
     session::Session,
 };
 
+/// More than all seeds that run at the same time have prepared.
+const PREPARED: &str = "200";
+
 pub(crate) struct Store {
     pub(crate) url: String,
 }
 
 impl Store {
-    pub(crate) async fn make(database: &Database, sabotage: Option<Sabotage>) -> Self {
-        let url = database.url();
+    /// Makes a database in the server that all of them share.
+    pub(crate) async fn make(sabotage: Option<Sabotage>) -> Self {
+        static SERVER: OnceCell<Server> = OnceCell::const_new();
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let start = || Server::builder().with_setting("max_prepared_transactions", PREPARED).start();
+        let server = SERVER.get_or_try_init(start).await.unwrap();
+        let name = format!("store_{}", MADE.fetch_add(1, Ordering::Relaxed));
+        server.create_database(&name).await.unwrap();
+        let url = server.url(&name);
         PgQueue::connect(&url).await.unwrap().migrate().await.unwrap();
         let session = Session::open(&url).await;
         session.ask(GATE).await.unwrap();
-        edit(&session, "a look ends soon", "look_end", &[("1999", "19")]).await;
+        edit(&session, "a look ends soon", "look_end", &[("1999", "19"), ("49999", "29"), ("9999", "9")]).await;
         if let Some(Sabotage { name, function, edits }) = sabotage {
             edit(&session, name, function, edits).await;
         }
@@ -27,6 +40,16 @@ impl Store {
             session.ask(&with_gates(function, &definition(&session, function).await)).await.unwrap();
         }
         Self { url }
+    }
+
+    /// Rolls back what a run that failed left prepared, which would be in progress for ever.
+    pub(crate) async fn clean_up(&self) {
+        let session = Session::open(&self.url).await;
+        let left = "select quote_literal(gid) from pg_prepared_xacts where database = current_database()";
+        for row in session.ask(left).await.unwrap() {
+            let gid = row[0].as_deref().unwrap_or_default();
+            session.ask(&format!("rollback prepared {gid}")).await.unwrap();
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use fastrand::Rng;
 
 use crate::{
     deed::Deed,
-    model::{Model, Order, Subscription},
+    model::{Model, Order, Selects, Subscription},
     publishing::Publisher,
     session::{Rows, Session},
     store::Store,
@@ -23,6 +23,10 @@ const REDRIVER: usize = KEEPER + 1;
 const GATES: u32 = 30;
 /// The gates of one look, or of two.
 pub(crate) const GATES_OF_A_LOOK: u32 = 8;
+/// Every how many steps the cursors are compared with what was handed out.
+const LOOK: u64 = 10;
+/// How many topics there are at most.
+const TOPICS: usize = 4;
 /// Few, so that they have company.
 const BUCKETS: usize = 3;
 
@@ -32,6 +36,8 @@ pub(crate) struct World<'a> {
     pub(crate) topics: Vec<String>,
     pub(crate) model: Model,
     pub(crate) publishers: Vec<Publisher>,
+    /// The messages of what was prepared, until it ends.
+    pub(crate) prepared: Vec<Option<Vec<usize>>>,
     pub(crate) is_draining: bool,
     sessions: Vec<Session>,
     /// Opens and closes gates, and sees who waits.
@@ -55,8 +61,12 @@ pub(crate) async fn run(store: &Store, seed: u64, trace: &mut Vec<String>) -> Re
     while world.step < STEPS {
         world.step += 1;
         world.go_on().await?;
+        if world.step.is_multiple_of(LOOK) {
+            world.cursors_say_what_was_handed_out().await?;
+        }
     }
     world.finish_all().await?;
+    world.cursors_say_what_was_handed_out().await?;
     world.audit().await
 }
 
@@ -71,8 +81,9 @@ impl<'a> World<'a> {
             }
             sessions.push(session);
         }
-        let topics = vec![format!("topic {seed}"), format!("other topic {seed}")];
         let mut rng = Rng::with_seed(seed);
+        let others = (1..rng.usize(2..=TOPICS)).map(|number| format!("other topic {seed} {number}"));
+        let topics: Vec<_> = std::iter::once(format!("topic {seed}")).chain(others).collect();
         let mut model = Model::default();
         for (topic, name) in topics.iter().enumerate() {
             control.ask(&format!("select pgqueue.create_topic('{name}', {BUCKETS}, 60000)")).await.unwrap();
@@ -82,22 +93,35 @@ impl<'a> World<'a> {
                 (Order::Total, "total"),
                 (Order::StableTotal, "stable total"),
             ];
+            let selective = orders[rng.usize(..orders.len())];
             if topic > 0 {
                 // Where there is but one, the log's end follows it closely.
                 orders = vec![orders.swap_remove(rng.usize(..orders.len()))];
             }
-            for (order, text) in orders {
-                let subscription = format!("{text} {name}");
+            let mut subscriptions: Vec<_> =
+                orders.into_iter().map(|(order, text)| (order, text, Selects::All)).collect();
+            if topic == 0 {
+                let selects = if rng.bool() { Selects::Even } else { Selects::Key(1) };
+                subscriptions.push((selective.0, selective.1, selects));
+            }
+            for (order, text, selects) in subscriptions {
+                let subscription = format!("{text} {name} {selects:?}");
+                let selector = match selects {
+                    Selects::All => "null".to_owned(),
+                    Selects::Key(key) => format!("'{{\"key\": \"key {key}\"}}', v_key => 'key {key}'"),
+                    Selects::Even => "'{\"kinds\": [\"even\"]}', v_kinds => '{even}'".to_owned(),
+                };
                 let insert = format!(
-                    "select id from pgqueue.insert_subscription('{subscription}', '{name}', '{text}', 100, 100, 60000, 1000, 1, 1, 1, 0)"
+                    "select id from pgqueue.insert_subscription('{subscription}', '{name}', '{text}', 100, 100, 60000, 1000, 1, 1, 1, 0, \
+                     v_selector => {selector})"
                 );
                 let id = control.ask(&insert).await.unwrap()[0][0].as_ref().unwrap().parse().unwrap();
-                model.subscriptions.push(Subscription::new(subscription, id, topic, order));
+                model.subscriptions.push(Subscription::new(subscription, id, topic, order, selects));
             }
         }
         let publishers = (0..PUBLISHERS).map(|_| Publisher::default()).collect();
-        let (step, is_draining, redriving) = (0, false, None);
-        Self { rng, step, topics, model, publishers, is_draining, sessions, control, redriving, trace }
+        let (step, is_draining, redriving, prepared) = (0, false, None, Vec::new());
+        Self { rng, step, topics, model, publishers, prepared, is_draining, sessions, control, redriving, trace }
     }
 
     /// Lets somebody do something.
@@ -180,6 +204,11 @@ impl<'a> World<'a> {
                 let commit = self.rng.u8(0..4) > 0;
                 self.end(number, commit).await?;
             }
+        }
+        while let Some(number) = self.open_prepared() {
+            self.step += 1;
+            let commit = self.rng.u8(0..4) > 0;
+            self.end_prepared(0, number, commit).await?;
         }
         if self.redriving.is_some() {
             self.redrive_on().await?;
@@ -349,6 +378,10 @@ impl<'a> World<'a> {
             }
             Deed::End { publisher, commit } => {
                 self.ended(*publisher, *commit);
+                Ok(())
+            }
+            Deed::EndPrepared { number, commit } => {
+                self.ended_prepared(*number, *commit);
                 Ok(())
             }
             Deed::Claim(number) => {
