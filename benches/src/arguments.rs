@@ -24,9 +24,12 @@ pub(crate) struct Arguments {
     /// How many consumers there are, for scenarios that have some [default: what the scenario compares].
     #[arg(long)]
     pub(crate) consumers: Option<usize>,
-    /// For how many seconds each publishes, where time is the measure [default: 4].
+    /// For how many seconds each publishes, where time is the measure [default: 4, and 600 while somebody holds vacuum's horizon].
     #[arg(long)]
     seconds: Option<f64>,
+    /// The same in minutes.
+    #[arg(long, conflicts_with = "seconds")]
+    minutes: Option<f64>,
     /// How often everything is measured; the medians count [default: 3].
     #[arg(long)]
     rounds: Option<usize>,
@@ -61,12 +64,14 @@ pub(crate) enum Scenario {
     Selector,
     /// What the server can do without any queue.
     Ceilings,
-    /// Everything.
+    /// Publishing and consuming while somebody holds vacuum's horizon.
+    Pinned,
+    /// Everything but `pinned`, which takes long.
     All,
 }
 
 impl Scenario {
-    /// All but [`All`](Self::All).
+    /// All but [`All`](Self::All) and what takes long.
     pub(crate) const EACH: [Self; 9] = [
         Self::Ceilings,
         Self::Publish,
@@ -92,7 +97,17 @@ impl Arguments {
     }
 
     pub(crate) fn duration(&self) -> Duration {
-        Duration::from_secs_f64(self.seconds.unwrap_or(if self.quick { 0.3 } else { 4.0 }).max(0.05))
+        self.duration_or(4.0)
+    }
+
+    /// The duration of what shows only by and by.
+    pub(crate) fn long_duration(&self) -> Duration {
+        self.duration_or(600.0)
+    }
+
+    fn duration_or(&self, default: f64) -> Duration {
+        let asked = self.seconds.or(self.minutes.map(|minutes| minutes * 60.0));
+        Duration::from_secs_f64(asked.unwrap_or(if self.quick { 0.3 } else { default }).max(0.05))
     }
 
     pub(crate) fn rounds(&self) -> usize {

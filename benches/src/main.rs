@@ -34,6 +34,7 @@ async fn run<D: Driver>(bench: &mut Bench, scenario: Scenario) -> Result<()> {
         Scenario::CatchUp => scenarios::catch_up::run::<D>(bench).await,
         Scenario::Selector => scenarios::selector::run::<D>(bench).await,
         Scenario::Ceilings => scenarios::ceilings::run::<D>(bench).await,
+        Scenario::Pinned => scenarios::pinned::run::<D>(bench).await,
         Scenario::All => {
             for one in Scenario::EACH {
                 Box::pin(run::<D>(bench, one)).await?;

@@ -7,6 +7,7 @@ pub(crate) mod drain;
 pub(crate) mod fan_out;
 pub(crate) mod latency;
 pub(crate) mod notify_cost;
+pub(crate) mod pinned;
 pub(crate) mod publish;
 pub(crate) mod selector;
 

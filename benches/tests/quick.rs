@@ -5,6 +5,18 @@ use std::{collections::BTreeSet, process::Command};
 use serde_json::Value;
 
 #[test]
+fn a_held_horizon_is_measured() {
+    let bench =
+        Command::new(env!("CARGO_BIN_EXE_pgqueue-bench")).args(["pinned", "--quick", "--json"]).output().unwrap();
+    assert!(bench.status.success(), "{}", String::from_utf8_lossy(&bench.stderr));
+    let lines = String::from_utf8(bench.stdout).unwrap();
+    let measured: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let who: BTreeSet<_> = measured.iter().map(|one| one["who"].as_str().unwrap()).collect();
+    assert_eq!(who, BTreeSet::from(["nobody", "idle transaction", "old snapshot", "replication slot"]));
+    assert!(measured.iter().all(|one| one["msgs_per_s"].as_f64().unwrap() > 0.0), "{lines}");
+}
+
+#[test]
 fn every_scenario_reports_as_json() {
     let bench = Command::new(env!("CARGO_BIN_EXE_pgqueue-bench")).args(["all", "--quick", "--json"]).output().unwrap();
     assert!(bench.status.success(), "{}", String::from_utf8_lossy(&bench.stderr));

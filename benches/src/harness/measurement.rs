@@ -43,6 +43,16 @@ impl Measurement {
         self.server.url(&self.database)
     }
 
+    /// Leaves a replication slot that holds vacuum's horizon.
+    pub(crate) async fn leave_slot(&self, name: &str) -> Result<()> {
+        Ok(self.server.leave_slot(name).await?)
+    }
+
+    /// Whether the sample is thrown away.
+    pub(crate) fn is_warm_up(&self) -> bool {
+        self.is_warm_up
+    }
+
     /// Runs SQL, outside of what is timed.
     pub(crate) async fn sql(&self, text: &str) -> Result<String> {
         self.server.sql(&self.database, text).await.with_context(|| format!("in {text}"))
