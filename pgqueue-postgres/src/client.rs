@@ -103,7 +103,8 @@ pub trait ListenerConnection: Send {
     /// Ends listening on a channel.
     async fn unlisten(&mut self, channel: &str) -> Result<(), ClientError>;
 
-    /// Goes to the server and back, to see whether the connection lives.
+    /// Goes to the server and back, to see whether the connection lives, and whether its session listens on what it was told to:
+    /// if not, because something between reset it, the connection is [lost](ClientError::Lost). [`LISTENING`] asks.
     async fn ping(&mut self) -> Result<(), ClientError>;
 
     /// Waits for the next notification. Notifications that arrive during another call are kept.
@@ -112,6 +113,9 @@ pub trait ListenerConnection: Send {
     /// Dropping the future loses no notification.
     async fn next(&mut self) -> Result<Notification, ClientError>;
 }
+
+/// Asks how many channels a session listens on; for [`ListenerConnection::ping`].
+pub const LISTENING: &str = "select count(*) from pg_listening_channels()";
 
 /// What a `NOTIFY` sent.
 #[derive(Clone, PartialEq, Eq)]

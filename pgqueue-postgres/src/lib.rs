@@ -30,7 +30,9 @@ mod subscriptions;
 mod tables;
 mod value;
 
-pub use client::{Client, ClientError, ListenerConnection, Notification, OwnedTransaction, Row, Transaction};
+pub use client::{
+    Client, ClientError, LISTENING, ListenerConnection, Notification, OwnedTransaction, Row, Transaction,
+};
 pub use ident::TableName;
 pub use listener::{Listener, Notice, Notices};
 pub use options::Options;

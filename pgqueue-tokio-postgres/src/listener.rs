@@ -1,14 +1,14 @@
 //! [`Listener`]: a connection that does nothing but listen.
 
-use std::future::poll_fn;
+use std::{collections::HashSet, future::poll_fn};
 
 use async_trait::async_trait;
-use pgqueue_postgres::{ClientError, ListenerConnection, Notification};
+use pgqueue_postgres::{ClientError, LISTENING, ListenerConnection, Notification};
 use postgres_protocol::escape::escape_identifier;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_postgres::tls::TlsStream;
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, SimpleQueryMessage, Socket};
 
 use crate::{Tls, error, settings};
 
@@ -21,6 +21,8 @@ const MAX_CHANNEL_BYTES: usize = 63;
 /// A connection whose task hands on what the server announces. Both end when it is dropped.
 pub(crate) struct Listener {
     client: Client,
+    /// What it was told to listen on.
+    channels: HashSet<String>,
     notifications: mpsc::Receiver<Notification>,
     /// Why there are no more notifications; sent before their channel ends.
     end: oneshot::Receiver<ClientError>,
@@ -37,7 +39,7 @@ impl Listener {
             let error = forward(connection, &sender).await;
             let _ = ended.send(error);
         });
-        Ok(Self { client, notifications, end })
+        Ok(Self { client, channels: HashSet::new(), notifications, end })
     }
 
     async fn run(&self, statement: &str) -> Result<(), ClientError> {
@@ -86,15 +88,26 @@ fn quoted(channel: &str) -> Result<String, ClientError> {
 #[async_trait]
 impl ListenerConnection for Listener {
     async fn listen(&mut self, channel: &str) -> Result<(), ClientError> {
-        self.run(&format!("LISTEN {}", quoted(channel)?)).await
+        self.run(&format!("LISTEN {}", quoted(channel)?)).await?;
+        self.channels.insert(channel.to_owned());
+        Ok(())
     }
 
     async fn unlisten(&mut self, channel: &str) -> Result<(), ClientError> {
+        self.channels.remove(channel);
         self.run(&format!("UNLISTEN {}", quoted(channel)?)).await
     }
 
     async fn ping(&mut self) -> Result<(), ClientError> {
-        self.run("").await
+        let answer = self.client.simple_query(LISTENING).await.map_err(error::calling)?;
+        let count = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0)?.parse::<usize>().ok(),
+            _ => None,
+        });
+        if count != Some(self.channels.len()) {
+            return Err(ClientError::Lost("the session has forgotten what it listens on".into()));
+        }
+        Ok(())
     }
 
     async fn next(&mut self) -> Result<Notification, ClientError> {
