@@ -49,7 +49,7 @@ create function pgqueue.ensure_stable(v_position text) returns void
 language plpgsql stable
 as $$
 begin
-  if v_position collate "C" > lpad(pg_snapshot_xmax(pg_current_snapshot())::text, 20, '0') then
+  if v_position collate "C" > pgqueue.stable_place(pgqueue.era(), pg_snapshot_xmax(pg_current_snapshot())) then
     raise exception 'the position % lies beyond the end of the log', quote_literal(v_position) using errcode = 'PQ006';
   elsif v_position !~ '^[0-9]{20}[.][0-9]{19}$' then
     raise exception 'the position % is not one in stable total order; take it from a subscription in that order', quote_literal(v_position)

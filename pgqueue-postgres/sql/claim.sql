@@ -411,6 +411,7 @@ declare
   v_waits_until timestamptz;
   v_now constant timestamptz := clock_timestamp();
   v_xact xid8;
+  v_era int;
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception 'a claim needs the isolation level READ COMMITTED, not %', upper(current_setting('transaction_isolation'))
@@ -419,6 +420,7 @@ begin
   if pg_current_xact_id_if_assigned() is not null then
     raise exception 'a claim needs a transaction of its own' using errcode = 'PQ004';
   end if;
+  v_era := pgqueue.ensure_era();
   -- A claim that a crash forgets is only handed out again, and no answer outlives the claim it needs: the log is one line.
   perform set_config('synchronous_commit', 'off', true);
 
@@ -469,6 +471,10 @@ begin
     -- A new statement: it sees what the last holder of the lock has committed.
     select * into c from pgqueue.cursor where subscription = s.id and lane = v_lane order by n desc limit 1;
     continue when not found;
+    if pgqueue.is_beyond(c.seen) then
+      raise exception 'this database was restored from another server, and its queue does not know this one yet'
+        using errcode = 'PQ010', hint = 'Call pgqueue.rebase() as the owner of the schema, or migrate.';
+    end if;
     if c.cut > 0 then
       raise exception 'subscription % lagged behind what its topic retains and lost messages', quote_literal(s.name)
         using errcode = 'PQ007', hint = 'Move it to a start that is retained: pgqueue.seek.';
@@ -543,7 +549,7 @@ begin
       if (v_looked).ids <> '{}' then
         insert into pgqueue.lease (subscription, lane, rank, token, owner, claimed_at, alone, ids, place)
         values (s.id, c.lane, (v_looked).ids[1], v_token, v_owner, v_now, v_alone, (v_looked).ids,
-                case when not v_is_stable then concat_ws('-', v_xact, coalesce(c.late_seen, c.seen), (v_looked).before) end)
+                case when not v_is_stable then concat_ws('-', v_xact, coalesce(c.late_seen, c.seen), (v_looked).before) || pgqueue.era_mark(v_era) end)
         returning * into l;
         if (v_looked).before is not null or s.selector is not null or v_is_stable or (s.ordering = 'by key' and l.lane < 0) then
           v_held := v_held || l.id;
@@ -593,7 +599,7 @@ begin
 
   if v_held <> '{}' then
     return query
-      select h.id, h.lane, m.id, m.scheduled, coalesce(h.prior[u.n], 0) + 1, h.suspect, case when v_is_stable then lpad(m.xact::text, 20, '0') || '.' when u.n = 1 then h.place end, h.delivered_at, h.requeued_at,
+      select h.id, h.lane, m.id, m.scheduled, coalesce(h.prior[u.n], 0) + 1, h.suspect, case when v_is_stable then pgqueue.stable_place(v_era, m.xact) when u.n = 1 then h.place end, h.delivered_at, h.requeued_at,
              m.published_at, m.key, m.kind, m.tags, m.headers::text, m.payload,
              null::boolean, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
       from pgqueue.lease h
@@ -603,7 +609,7 @@ begin
       where h.id = any (v_held) and not h.kept
       order by h.id, u.n;
     return query
-      select h.id, h.lane, m.id, m.scheduled, coalesce(h.prior[u.n], 0) + 1, h.suspect, case when v_is_stable then lpad(m.xact::text, 20, '0') || '.' when u.n = 1 then h.place end, h.delivered_at, h.requeued_at,
+      select h.id, h.lane, m.id, m.scheduled, coalesce(h.prior[u.n], 0) + 1, h.suspect, case when v_is_stable then pgqueue.stable_place(v_era, m.xact) when u.n = 1 then h.place end, h.delivered_at, h.requeued_at,
              m.published_at, m.key, m.kind, m.tags, m.headers::text, m.payload,
              null::boolean, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
       from pgqueue.lease h

@@ -48,13 +48,15 @@ $$;
 
 -- Where a subscription of a topic begins, as its cursors: from now on, from the beginning of what is retained (''), or after a
 -- position: the id of a message, and where it was handed out, how the log stood then:
--- `id-upto-seen`, and of a latecomer `id-late_upto-late_seen-top-upto-seen`.
+-- `id-upto-seen`, and of a latecomer `id-late_upto-late_seen-top-upto-seen`; then the era, of others than the first, as `@era`.
 -- Before the caller draws its transaction id: nobody who draws one later has an id up to `top`.
 create function pgqueue.start(t pgqueue.topic, v_start text, v_ordering text, out c pgqueue.cursor)
 language plpgsql
 as $$
 declare
-  v_parts constant text[] := string_to_array(v_start, '-');
+  v_era constant int := pgqueue.ensure_era();
+  v_parts constant text[] := string_to_array(split_part(v_start, '@', 1), '-');
+  v_is_foreign boolean;                            -- of another era
   v_is_beyond boolean;
   v_is_trimmed boolean;
   e pgqueue.extent;
@@ -75,7 +77,8 @@ begin
       c.upto := pg_snapshot_xmin(c.late_seen);
       c.top := 0;
     elsif v_start = '' or v_start ~ '^[0-9]{20}[.][0-9]{19}$' then
-      c.upto := coalesce(nullif(ltrim(split_part(v_start, '.', 1), '0'), ''), '0'); -- zeros at the front would mean octal
+      v_is_foreign := nullif(left(v_start, 5), '')::int <> v_era;
+      c.upto := coalesce(nullif(ltrim(substr(split_part(v_start, '.', 1), 6), '0'), ''), '0'); -- zeros at the front would mean octal
       c.top := coalesce(nullif(split_part(v_start, '.', 2), ''), '0');
     else
       raise exception 'the position % is not one in stable total order', quote_literal(v_start) using errcode = 'PQ006';
@@ -91,10 +94,11 @@ begin
   elsif v_start is null or v_start = '' then
     select case when v_start is null then pgqueue.last_id(t.id, 0) else coalesce(v_given_up.v_id, 0) end, pg_current_snapshot()
       into c.top, c.seen;
-  elsif v_start !~ '^[0-9]{1,19}(-[0-9]{1,20}-[0-9]+:[0-9]+:[0-9,]*(-[0-9]{1,19}-[0-9]{1,20}-[0-9]+:[0-9]+:[0-9,]*)?)?$' then
+  elsif v_start !~ '^[0-9]{1,19}(-[0-9]{1,20}-[0-9]+:[0-9]+:[0-9,]*(-[0-9]{1,19}-[0-9]{1,20}-[0-9]+:[0-9]+:[0-9,]*)?(@[0-9]{1,5})?)?$' then
     raise exception 'the position % is not one of this queue in such an order', quote_literal(v_start)
       using errcode = 'PQ006', hint = 'Positions in stable total order are for that order alone.';
   else
+    v_is_foreign := cardinality(v_parts) > 1 and coalesce(nullif(split_part(v_start, '@', 2), ''), '0')::int <> v_era;
     if cardinality(v_parts) = 6 then
       c.late_after := v_parts[1];
       c.late_upto := v_parts[2];
@@ -121,8 +125,8 @@ begin
     );
   end if;
 
-  if v_is_beyond then
-    raise exception 'the position % lies beyond the end of the log', quote_literal(v_start)
+  if v_is_beyond or v_is_foreign then
+    raise exception 'the position % lies beyond the end of the log, or before a restore from another server', quote_literal(v_start)
       using errcode = 'PQ006', hint = 'It comes from another database, or from one that was restored since.';
   elsif v_is_trimmed then
     raise exception 'the log of topic % does not have all any more that came after the position %', quote_literal(t.name), quote_literal(v_start)

@@ -30,14 +30,14 @@ $$;
 create function pgqueue.grant_publisher(v_role name) returns void
 language sql
 set search_path = pg_catalog, pg_temp
-return pgqueue.grant_calls(v_role, '{publish, publish_batch, key_hash, describe_topic}');
+return pgqueue.grant_calls(v_role, '{publish, publish_batch, is_elsewhere, key_hash, describe_topic}');
 
 create function pgqueue.grant_consumer(v_role name) returns void
 language sql
 set search_path = pg_catalog, pg_temp
 return pgqueue.grant_calls(v_role, '{
   insert_subscription, claim, settle, settle_in, outcome, beat, leave, arm, bury_owners, publish_scheduled, keep_stuck, trim, sweep,
-  describe_subscription, stats, advance_checkpoint, checkpoints
+  is_elsewhere, describe_subscription, stats, advance_checkpoint, checkpoints
 }');
 
 create function pgqueue.grant_admin(v_role name) returns void
@@ -46,7 +46,7 @@ set search_path = pg_catalog, pg_temp
 return pgqueue.grant_calls(v_role, '{
   create_topic, delete_topic, describe_topic, insert_subscription, delete_subscription, describe_subscription, seek, stats,
   horizon_holder, dead_letters, redrive, purge, expire_leases, checkpoints, advance_checkpoint, reset_checkpoint, bury_owners,
-  publish_scheduled, keep_stuck, trim, sweep
+  publish_scheduled, keep_stuck, trim, sweep, is_elsewhere
 }');
 
 -- Takes everything back that a role was granted here.

@@ -86,6 +86,7 @@ declare
   v_log_ids bigint[];
   v_ids text[];
 begin
+  perform pgqueue.ensure_era();
   select * into t from pgqueue.topic where name = v_topic;
   if not found then
     raise exception 'topic % does not exist', quote_literal(v_topic)
@@ -244,6 +245,7 @@ begin
   if not exists (select from pgqueue.scheduled where due_at <= v_now) then
     return 0;
   end if;
+  perform pgqueue.ensure_era();
 
   perform pg_current_xact_id();
   with due as (

@@ -38,7 +38,7 @@ set search_path = pg_catalog, pg_temp
 begin atomic
   select d.id, m.scheduled, d.attempts, d.reason, d.delivered_at, d.requeued_at, d.died_at, m.published_at, m.key, m.kind, m.tags,
          m.headers::text, m.payload,
-         case when s.ordering = 'stable total' then lpad(m.xact::text, 20, '0') || '.' else d.place end
+         case when s.ordering = 'stable total' then pgqueue.stable_place(pgqueue.era(), m.xact) else d.place end
   from pgqueue.dead_letter d
   join pgqueue.subscription s on s.id = d.subscription
   join pgqueue.kept m on m.subscription = d.subscription and m.id = d.id

@@ -15,6 +15,13 @@ create table pgqueue.migration (
   applied_at timestamptz not null default clock_timestamp()
 );
 
+-- Whose transaction ids the tables name: the last one's, unless the database has moved to another server since.
+create table pgqueue.era (
+  number   int primary key,
+  system   text not null,                          -- the server's identifier, or 'unknown'
+  began_at timestamptz not null default clock_timestamp()
+);
+
 create table pgqueue.topic (
   id              bigint generated always as identity primary key,
   name            text not null unique,

@@ -245,6 +245,7 @@ begin
   if not pg_try_advisory_xact_lock(hashtextextended('pgqueue.trim ' || 'pgqueue.log'::regclass::oid, 0)) then
     return 0;
   end if;
+  perform pgqueue.ensure_era();
   perform set_config('synchronous_commit', 'off', true);
 
   v_beginnings := pgqueue.beginnings();            -- before anything draws our transaction id

@@ -15,6 +15,7 @@ pub(crate) const VERSION: i32 = 1;
 /// notes its version last.
 const MIGRATIONS: [&str; VERSION as usize] = [concat!(
     include_str!("../sql/tables.sql"),
+    include_str!("../sql/era.sql"),
     include_str!("../sql/publish.sql"),
     include_str!("../sql/select.sql"),
     include_str!("../sql/claim.sql"),
@@ -23,8 +24,10 @@ const MIGRATIONS: [&str; VERSION as usize] = [concat!(
     include_str!("../sql/upkeep.sql"),
     include_str!("../sql/manage.sql"),
     include_str!("../sql/checkpoint.sql"),
+    include_str!("../sql/rebase.sql"),
     include_str!("../sql/stats.sql"),
     include_str!("../sql/privileges.sql"),
+    "insert into pgqueue.era (number, system) values (0, pgqueue.here());",
     "insert into pgqueue.migration (version) values (1);",
 )];
 
@@ -41,7 +44,7 @@ pub(crate) async fn migrate<C: Client>(client: &C, further: &[&str]) -> Result<(
     loop {
         let version = version(client).await?;
         let done = usize::try_from(version).unwrap_or(0);
-        let Some(migration) = MIGRATIONS.iter().chain(further).nth(done) else { return Ok(()) };
+        let Some(migration) = MIGRATIONS.iter().chain(further).nth(done) else { break };
         let target = version + 1;
         // A migration that others have done meanwhile fails on what it would make, and the version says so.
         if let Err(error) = client.run_script(&[BEGIN, migration].concat()).await
@@ -50,6 +53,19 @@ pub(crate) async fn migrate<C: Client>(client: &C, further: &[&str]) -> Result<(
             return Err(explained(error, target));
         }
     }
+    rebase(client).await
+}
+
+/// Begins another era if the database was restored from another server.
+async fn rebase<C: Client>(client: &C) -> Result<()> {
+    const IS_ELSEWHERE: &str = "select pgqueue.is_elsewhere()";
+    const REBASE: &str = "select pgqueue.rebase()";
+    let ask = async |statement| client.query(statement, &[]).await.map_err(|error| repeatable(error, About::Queue));
+    if ask(IS_ELSEWHERE).await?.first().map_or(Ok(false), |row| row.get(0))? {
+        ask(REBASE).await?;
+        tracing::warn!("the queue's database was restored from another server; its cursors now speak of this one");
+    }
+    Ok(())
 }
 
 /// The version of the schema; 0 if there is none.

@@ -98,6 +98,9 @@ impl<C: Client> PgQueue<C> {
     /// Makes the schema of the queue, or brings it up to date; changes nothing if it is, or if a newer binary made it. Safe to
     /// call from many processes at once.
     ///
+    /// After a dump was restored on another server, nothing is published or consumed until this was called by the schema's owner:
+    /// it brings over what the cursors say of the first server's transactions.
+    ///
     /// # Errors
     /// [`Fatal`](ErrorKind::Fatal) for a missing privilege: an ordinary role suffices that owns the schema, or may create one in the
     /// database. [`Query`](ErrorKind::Query), transient, if a lock cannot be had within 5 s. The schema is as before then, or at a
