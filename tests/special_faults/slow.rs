@@ -1,0 +1,82 @@
+//! A database that is slow, and one that says nothing for long: consumers recover by themselves.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use pgqueue_core::{ErrorKind, NewMessage, Publisher, Subscription, subscribe};
+use pgqueue_postgres::{Client, PgQueue};
+use pgqueue_testserver::Proxy;
+use tokio::time::sleep;
+
+use crate::{
+    audit::{Audit, patient, work},
+    both_clients::on_both_clients,
+    common::{next, number, patiently, publish_numbers, queue, take, url_through},
+};
+
+on_both_clients!(half_a_second_of_latency_costs_no_lease, silence_longer_than_the_lease_is_recovered_from);
+
+/// What is held back each way.
+const DELAY: Duration = Duration::from_millis(500);
+
+/// For how long nothing moves: longer than statements may take, and than a lease.
+const SILENCE: Duration = Duration::from_secs(20);
+
+async fn half_a_second_of_latency_costs_no_lease<C: Client>() {
+    let (database, _queue) = queue::<C>().await;
+    let proxy = Proxy::start(database.server().port()).await.unwrap();
+    let slow = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
+    let audit = Audit::new();
+    // As it comes, nothing is repeated here but by the defaults.
+    let stream = subscribe(slow.subscription(Subscription::new("invoices", "orders"))).await.unwrap();
+    let worker = work(stream, &audit);
+    publish_numbers(&slow, 0..2).await;
+    audit.until_handled(0..2).await;
+    proxy.set_delay(DELAY);
+    let publishes = (2..12).map(|number| slow.publish("orders", vec![NewMessage::json(&number).unwrap()]));
+    for published in patiently("publishing", join_all(publishes)).await {
+        published.unwrap();
+    }
+    audit.until_handled(0..12).await;
+    proxy.set_delay(Duration::ZERO);
+    publish_numbers(&slow, 12..14).await;
+    audit.until_handled(0..14).await;
+    audit.check(0..14, 1);
+    assert!(!worker.is_finished());
+}
+
+async fn silence_longer_than_the_lease_is_recovered_from<C: Client>() {
+    let (database, direct) = queue::<C>().await;
+    let proxy = Proxy::start(database.server().port()).await.unwrap();
+    let silenced = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
+    let subscription = Subscription::new("invoices", "orders");
+    let mut stream = subscribe(silenced.subscription(subscription.clone())).await.unwrap();
+    publish_numbers(&direct, 0..5).await;
+    let held = take(&mut stream, 5).await;
+    let since = Instant::now();
+    proxy.black_hole(true);
+
+    // Another gets what the silent one has in hand, once its lease is over, and answers it.
+    let audit = Audit::new();
+    let other = work(patient(&direct, subscription).await, &audit);
+    audit.until_handled(0..5).await;
+    other.abort();
+    let _ = other.await;
+    let silent = work(stream, &audit);
+    sleep(SILENCE.saturating_sub(since.elapsed())).await;
+    proxy.black_hole(false);
+    for delivery in held {
+        let number = number(&delivery);
+        let refused = patiently("an answer", delivery.ok()).await.expect_err("somebody else has answered it");
+        let kinds = [ErrorKind::LeaseLost, ErrorKind::Unknown];
+        assert!(kinds.contains(&refused.kind()), "{number}: {refused}");
+    }
+    // The same stream goes on.
+    publish_numbers(&silenced, 5..10).await;
+    audit.until_handled(0..10).await;
+    audit.check(0..10, 1);
+    assert!(!silent.is_finished());
+    let mut another = patient(&direct, Subscription::new("later", "orders")).await;
+    publish_numbers(&direct, 10..11).await;
+    next(&mut another).await.ok().await.unwrap();
+}
