@@ -8,6 +8,8 @@ use std::{
     process::Command,
 };
 
+use tempfile::TempDir;
+
 use crate::{Error, Result};
 
 /// The users that run the server for root, best first.
@@ -63,8 +65,18 @@ impl Account {
         self.other.is_none() || fs::canonicalize(folder).is_ok_and(|folder| folder.ancestors().all(open))
     }
 
+    /// Makes a folder that belongs to this account, and to nobody else.
+    pub(crate) fn private_folder(self, prefix: &str) -> Result<TempDir> {
+        let parent = self.temporary_folder();
+        let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(&parent);
+        let folder = folder.map_err(Error::io(format!("make a folder in {}", parent.display())))?;
+        let path = folder.path();
+        self.give(path).map_err(Error::io(format!("give {} to the server", path.display())))?;
+        Ok(folder)
+    }
+
     /// The folder that clusters are made in: the one that was asked for, or one for temporary files that this account can enter.
-    pub(crate) fn temporary_folder(self) -> PathBuf {
+    fn temporary_folder(self) -> PathBuf {
         if let Some(folder) = env::var_os("PGQUEUE_POSTGRES_FOLDER") {
             return folder.into();
         }

@@ -4,8 +4,13 @@ use std::{
 };
 
 use crate::{
-    Error, Result, Server, account::Account, blocking::blocking, installation::Installation, port::free_port,
-    template::Template, watchdog::Watchdog,
+    Error, Result, Server,
+    account::Account,
+    blocking::blocking,
+    installation::Installation,
+    port::free_port,
+    template::Template,
+    watchdog::{self, Watchdog},
 };
 
 /// How many ports are tried when somebody else takes the free one first.
@@ -62,12 +67,9 @@ impl ServerBuilder {
     fn start_blocking(self) -> Result<Server> {
         let account = Account::choose()?;
         let installation = Installation::find(self.version, self.binaries, account)?;
-        let parent = account.temporary_folder();
-        let folder = tempfile::Builder::new().prefix("pgqueue-server-").tempdir_in(&parent);
-        let folder = folder.map_err(Error::io(format!("make a folder in {}", parent.display())))?;
+        let folder = account.private_folder("pgqueue-server-")?;
         let path = folder.path().to_owned();
-        account.give(&path).map_err(Error::io(format!("give {} to the server", path.display())))?;
-        let mut watchdog = Watchdog::start(&path, &installation.bin, account)?;
+        let mut watchdog = Watchdog::start(watchdog::OF_SERVER, &path, &installation.bin, account)?;
         drop(folder.keep()); // the watchdog removes it
 
         let data = path.join("data");

@@ -17,6 +17,17 @@ pub enum Error {
         looked_in: Vec<String>,
     },
 
+    /// No usable PgBouncer is installed.
+    #[error(
+        "found no `pgbouncer`; looked in {}; `scripts/install-pgbouncer` installs one, or set PGQUEUE_PGBOUNCER to the \
+         program",
+        .looked_in.join(", ")
+    )]
+    NoPgBouncer {
+        /// The places that were tried, with the reason where something was there.
+        looked_in: Vec<String>,
+    },
+
     /// `PGQUEUE_POSTGRES_VERSION` holds something else than a major version.
     #[error("PGQUEUE_POSTGRES_VERSION is {value:?}; set it to a major version such as 17, or unset it")]
     BadVersion {
@@ -31,7 +42,7 @@ pub enum Error {
     )]
     NoAccount,
 
-    /// The server did not do what it was asked to.
+    /// The server, or the pooler, did not do what it was asked to.
     #[error("could not {doing} of the server: {answer}; its log ends with:\n{log}")]
     Server {
         /// What was being done.

@@ -172,7 +172,7 @@ impl Running {
 }
 
 /// The address of `database` at `port`. Names need no escaping as long as they are plain.
-fn url(port: u16, database: &str) -> String {
+pub(crate) fn url(port: u16, database: &str) -> String {
     format!("postgres://postgres@127.0.0.1:{port}/{database}?sslmode=disable")
 }
 

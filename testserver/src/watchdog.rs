@@ -8,8 +8,11 @@ use std::{
 
 use crate::{Error, Result, account::Account};
 
-/// The watchdog's program.
-const PROGRAM: &str = include_str!("watchdog.sh");
+/// The watchdog of a server.
+pub(crate) const OF_SERVER: &str = include_str!("watchdog.sh");
+
+/// The watchdog of a pooler, which takes no `init` and no `stop`.
+pub(crate) const OF_POOLER: &str = include_str!("pgbouncer.sh");
 
 /// Starts the program in `$1` beside this process rather than below it, so that nobody has to wait for its end.
 const DETACH: &str = r#"exec 3<&0; sh -c "$1" pgqueue-watchdog "$2" "$3" <&3 3<&- &"#;
@@ -32,13 +35,13 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Starts a watchdog over `folder`, which belongs to it from now on, with the binaries in `bin`.
-    pub(crate) fn start(folder: &Path, bin: &Path, account: Account) -> Result<Self> {
+    /// Starts `program` as a watchdog over `folder`, which belongs to it from now on, with the binaries in `bin`.
+    pub(crate) fn start(program: &str, folder: &Path, bin: &Path, account: Account) -> Result<Self> {
         let failed = || Error::io(format!("start the watchdog of {}", folder.display()));
         let log = fs::File::create(folder.join("log")).map_err(failed())?;
         account.give(&folder.join("log")).map_err(failed())?;
         let mut command = Command::new("sh");
-        account.run(&mut command).args(["-c", DETACH, "sh", PROGRAM]).arg(folder).arg(bin);
+        account.run(&mut command).args(["-c", DETACH, "sh", program]).arg(folder).arg(bin);
         for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
             command.env_remove(name);
         }
