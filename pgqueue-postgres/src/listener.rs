@@ -30,6 +30,13 @@ const NOTICES: usize = 1024;
 /// How often the connection is probed, and how long the answer may take: a connection that is half open is found out within both.
 const PROBE: Duration = Duration::from_secs(5);
 
+/// How often it is tried whether notifications come through, for as long as it is not certain, and how long each is waited for.
+const TRIALS: usize = 3;
+const TRIAL: Duration = Duration::from_millis(500);
+
+/// For how long a client whose connection was deaf is taken to only poll.
+const DEAF: Duration = Duration::from_secs(60);
+
 /// The pauses between two tries to connect: the first comes at once, the second after this, then twice as long each.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -39,6 +46,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// It connects when the first subscribes, probes the connection every 5 s, and after a loss connects again: at once, then
 /// after 0.5 s, twice as long each time, up to 60 s. After that everybody is told [`Notice::Reconnected`], as notifications
 /// may have been missed. With the last subscriber gone it disconnects.
+///
+/// # Poolers
+/// Through a pooler in transaction mode nothing is heard: the session that listens is another client's by then. So the first
+/// connection is tried before it is relied upon: the client notifies it from another connection, one of its pool. If that does
+/// not arrive, it is the same as a client that only polls, which is logged once for each listener, at level `WARN`; who
+/// subscribes a minute later tries again. Let the listening connection lead past the pooler.
 ///
 /// Cloning makes another handle to the same connection.
 #[derive(Clone)]
@@ -77,6 +90,17 @@ struct State {
     last_subscriber: u64,
     /// Whether a task serves the connection.
     served: bool,
+    hearing: Hearing,
+}
+
+/// Whether notifications come through.
+#[derive(Clone, Copy, Debug, Default)]
+enum Hearing {
+    #[default]
+    Untried,
+    Good,
+    /// They did not, at this time.
+    Deaf(Instant),
 }
 
 struct Channel {
@@ -90,7 +114,7 @@ enum Activity {
     /// It will, once there is one.
     Waiting,
     Listening,
-    /// The client only polls.
+    /// The client only polls, or is deaf.
     Never,
     /// It never did, and trying again cannot help.
     Refused(Arc<Error>),
@@ -107,6 +131,9 @@ struct Subscriber {
 #[async_trait]
 trait Open: Send + Sync {
     async fn open(&self) -> Result<Option<Box<dyn ListenerConnection>>, ClientError>;
+
+    /// Notifies a channel from another connection than those that it opens.
+    async fn notify(&self, channel: &str) -> Result<(), ClientError>;
 }
 
 struct Opener<C>(Arc<C>);
@@ -115,6 +142,10 @@ struct Opener<C>(Arc<C>);
 impl<C: Client> Open for Opener<C> {
     async fn open(&self) -> Result<Option<Box<dyn ListenerConnection>>, ClientError> {
         self.0.open_listener().await
+    }
+
+    async fn notify(&self, channel: &str) -> Result<(), ClientError> {
+        self.0.query("select from pg_catalog.pg_notify($1, '')", &[channel.into()]).await.map(drop)
     }
 }
 
@@ -129,14 +160,14 @@ impl Listener {
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid) for a name that is empty, has a NUL, or has more than 63 bytes;
-    /// [`Fatal`](ErrorKind::Fatal) if the client only polls.
+    /// [`Fatal`](ErrorKind::Fatal) if the client only polls, or if no notification comes through to it.
     ///
     /// # Cancel safety
     /// Dropping the future leaves nothing behind.
     pub async fn subscribe(&self, channel: &str) -> Result<Notices> {
         let notices = self.subscribe_with(channel, NOTICES, OverflowPolicy::DropOldest).await?;
         notices.ok_or_else(|| {
-            let message = "this client only polls: give it a way to open a connection that listens";
+            let message = "this client only polls: give it a way to open a connection that listens, past any pooler in transaction mode";
             Error::new(ErrorKind::Fatal, message).during(Operation::Listen)
         })
     }
@@ -177,7 +208,7 @@ impl Listener {
         })))
     }
 
-    /// Subscribes for one who only wants to know that something happened; `None` if the client only polls.
+    /// Subscribes for one who only wants to know that something happened; `None` if the client only polls, or is deaf.
     pub(crate) async fn subscribe_bell(&self, channel: &str) -> Result<Option<Notices>> {
         self.subscribe_with(channel, 1, OverflowPolicy::DropNewest).await
     }
@@ -257,6 +288,10 @@ impl Shared {
         state.served
     }
 
+    fn is_deaf(&self) -> bool {
+        matches!(self.lock().hearing, Hearing::Deaf(since) if since.elapsed() < DEAF)
+    }
+
     fn set(&self, channel: &str, activity: Activity) {
         if let Some(channel) = self.lock().channels.get(channel) {
             channel.activity.send_replace(activity);
@@ -309,7 +344,10 @@ async fn serve(shared: Arc<Shared>) {
     let mut pause = Duration::ZERO;
     let mut connected_before = false;
     while shared.is_wanted() {
-        let opened = within(PROBE, async { shared.open.open().await.map_err(|error| repeatable(error, About::Queue)) });
+        if shared.is_deaf() {
+            return shared.give_up(&Activity::Never);
+        }
+        let opened = within(PROBE, async { shared.open.open().await.map_err(sending) });
         let lost = match opened.await {
             Ok(Some(connection)) => {
                 let since = Instant::now();
@@ -346,8 +384,11 @@ async fn unwanted(shared: &Shared) {
     }
 }
 
-/// Listens on one connection until nobody wants it, or until it is lost.
+/// Listens on one connection until nobody wants it, or until it is lost or found to be deaf.
 async fn attend(shared: &Shared, mut connection: Box<dyn ListenerConnection>, connected: &mut bool) -> Result<()> {
+    if !is_heard(shared, &mut *connection).await? {
+        return Ok(());
+    }
     let mut listening: Vec<String> = Vec::new();
     let mut tell_reconnected = *connected;
     let mut probe = tokio::time::interval(PROBE);
@@ -375,7 +416,7 @@ async fn attend(shared: &Shared, mut connection: Box<dyn ListenerConnection>, co
         }
         tokio::select! {
             notification = connection.next() => {
-                let Notification { channel, payload } = notification.map_err(|error| repeatable(error, About::Queue))?;
+                let Notification { channel, payload } = notification.map_err(sending)?;
                 shared.tell(Some(&channel), &Notice::Notified(payload)).await;
             }
             () = shared.changed.notified() => {}
@@ -384,9 +425,83 @@ async fn attend(shared: &Shared, mut connection: Box<dyn ListenerConnection>, co
     }
 }
 
+/// Returns whether notifications come through to the connection, as far as that can be tried.
+async fn is_heard(shared: &Shared, connection: &mut dyn ListenerConnection) -> Result<bool> {
+    if matches!(shared.lock().hearing, Hearing::Good) {
+        return Ok(true);
+    }
+    let channel = format!("pgqueue trial {:016x}", fastrand::u64(..));
+    call(connection.listen(&channel)).await?;
+    let mut heard = None;
+    for _ in 0..TRIALS {
+        // From another connection: a pooler may give this one the session that listens once more, and then it would hear itself.
+        match tokio::time::timeout(PROBE, shared.open.notify(&channel)).await {
+            Ok(Ok(())) => heard = hears(connection, &channel).await?,
+            // Not every client can read a notification amid its answer. Only a pooler gives both the same session.
+            Ok(Err(ClientError::Unusable(_))) => heard = Some(false),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "whether notifications come through could not be tried");
+                break;
+            }
+            Err(_) => break,
+        }
+        if heard.is_some() {
+            break;
+        }
+    }
+    call(connection.unlisten(&channel)).await?;
+    let said_before = {
+        let mut state = shared.lock();
+        let said_before = matches!(state.hearing, Hearing::Deaf(_));
+        match heard {
+            Some(true) => state.hearing = Hearing::Good,
+            Some(false) => state.hearing = Hearing::Deaf(Instant::now()),
+            None => {}
+        }
+        said_before
+    };
+    if heard == Some(false) && !said_before {
+        tracing::warn!(
+            "no notification comes through to the connection that listens, which may lead to a pooler in transaction mode, or to \
+             another database; messages are looked for from time to time. Let that connection lead to the server itself"
+        );
+    }
+    Ok(heard != Some(false))
+}
+
+fn sending(error: ClientError) -> Error {
+    repeatable(error, About::Queue)
+}
+
+/// Returns whether a notification arrives that was sent already; `None` if it came only with an answer.
+///
+/// A connection of which nothing is asked hears through no pooler. With an answer comes all that its session was sent before: to
+/// the server itself that is merely late, but a pooler may have given it, for this answer, the session that listens.
+async fn hears(connection: &mut dyn ListenerConnection, channel: &str) -> Result<Option<bool>> {
+    if arrives(connection, channel).await? {
+        return Ok(Some(true));
+    }
+    call(connection.ping()).await?;
+    if arrives(connection, channel).await? {
+        return Ok(None);
+    }
+    Ok(Some(false))
+}
+
+async fn arrives(connection: &mut dyn ListenerConnection, channel: &str) -> Result<bool> {
+    let arrival = async {
+        while connection.next().await?.channel != channel {}
+        Ok(())
+    };
+    match tokio::time::timeout(TRIAL, arrival).await {
+        Ok(arrived) => arrived.map_err(sending).map(|()| true),
+        Err(_) => Ok(false),
+    }
+}
+
 /// A call that the connection must answer in time.
 async fn call(call: impl Future<Output = Result<(), ClientError>>) -> Result<()> {
-    within(PROBE, async { call.await.map_err(|error| repeatable(error, About::Queue)) }).await
+    within(PROBE, async { call.await.map_err(sending) }).await
 }
 
 impl fmt::Debug for Listener {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use pgqueue_postgres::{Client, ClientError, ListenerConnection, Parameter};
-use sqlx::{AssertSqlSafe, Executor as _, PgPool};
+use sqlx::{AssertSqlSafe, Executor as _, PgPool, postgres::PgConnectOptions};
 
 use crate::{SqlxRow, SqlxTransaction, connect, error, listener::Listener, pool::Pool, statement};
 
@@ -24,6 +24,8 @@ use crate::{SqlxRow, SqlxTransaction, connect, error, listener::Listener, pool::
 /// Its debug output shows how the pool is used, not where it connects.
 pub struct Sqlx {
     pool: Pool,
+    /// Where the connection that listens leads; where the pool leads if nothing is said.
+    listening: Option<PgConnectOptions>,
     /// Whether a pooler gives each transaction another session.
     unnamed: bool,
 }
@@ -34,13 +36,33 @@ impl Sqlx {
     /// By default a statement is prepared once for each connection, and from then on takes one round trip. Behind such a
     /// pooler (PgBouncer before 1.21, or with `max_prepared_statements = 0`) the session in which it was prepared may be
     /// another client's by then. With `true`, each statement runs unnamed, between `BEGIN ISOLATION LEVEL READ COMMITTED`
-    /// and `COMMIT`, which hold it to one session; this takes four round trips. Nor does such a pooler deliver
-    /// notifications, so there is no listener, and the queue polls.
+    /// and `COMMIT`, which hold it to one session; this takes four round trips. Nor does a pooler in transaction mode deliver
+    /// notifications, so there is no listener, and the queue polls, unless the listener
+    /// [leads past it](Sqlx::with_listening).
     ///
     /// Make the pool yourself then: [`connect`](Client::connect) sets a start-up option that poolers do not know.
     #[must_use]
     pub fn with_unnamed_statements(mut self, unnamed: bool) -> Self {
         self.unnamed = unnamed;
+        self
+    }
+
+    /// Opens the connection that listens with these options, which lead to the server itself where the pool leads through a
+    /// pooler in transaction mode. Default: as the pool's, and none behind a pooler that knows no prepared statements.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), sqlx::Error> {
+    /// use pgqueue_sqlx::{PgQueue, Sqlx};
+    /// use sqlx::PgPool;
+    ///
+    /// let pool = PgPool::connect_lazy("postgres://shop@pgbouncer:6432/shop")?;
+    /// let client = Sqlx::from(pool).with_unnamed_statements(true).with_listening("postgres://shop@db:5432/shop".parse()?);
+    /// let queue = PgQueue::new(client);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn with_listening(mut self, options: PgConnectOptions) -> Self {
+        self.listening = Some(options);
         self
     }
 
@@ -56,16 +78,17 @@ impl From<PgPool> for Sqlx {
     ///
     /// Its `test_before_acquire`, on by default, adds a round trip to each statement.
     fn from(pool: PgPool) -> Self {
-        Self { pool: Pool::new(pool), unnamed: false }
+        Self { pool: Pool::new(pool), listening: None, unnamed: false }
     }
 }
 
 impl fmt::Debug for Sqlx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pool, unnamed } = self;
+        let Self { pool, listening, unnamed } = self;
         f.debug_struct("Sqlx")
             .field("size", &pool.inner().size())
             .field("idle", &pool.inner().num_idle())
+            .field("listens_elsewhere", &listening.is_some())
             .field("unnamed_statements", unnamed)
             .finish()
     }
@@ -117,17 +140,20 @@ impl Client for Sqlx {
         self.pool.inner().options().get_max_connections() as usize
     }
 
-    /// Opens a connection of its own with the pool's connect options; the pool is not asked, so that it may be small.
+    /// Opens a connection of its own with the pool's connect options or [those it was given](Sqlx::with_listening); the pool is
+    /// not asked, so that it may be small.
     ///
     /// Channels are names of 1 to 63 bytes without NUL, which is what PostgreSQL keeps of a name; any other is
     /// [`ClientError::Unusable`]. Once the connection is lost, every call is [`ClientError::Lost`]. Dropping it closes it.
     ///
-    /// It is `None` behind a pooler: see [`with_unnamed_statements`](Sqlx::with_unnamed_statements).
+    /// It is `None` behind a pooler, unless it was given options of its own: see
+    /// [`with_unnamed_statements`](Sqlx::with_unnamed_statements).
     async fn open_listener(&self) -> Result<Option<Box<dyn ListenerConnection>>, ClientError> {
-        if self.unnamed {
-            return Ok(None);
-        }
-        let listener = Listener::open(self.pool.inner().connect_options()).await?;
+        let listener = match &self.listening {
+            Some(options) => Listener::open(options).await?,
+            None if self.unnamed => return Ok(None),
+            None => Listener::open(&self.pool.inner().connect_options()).await?,
+        };
         Ok(Some(Box::new(listener)))
     }
 }

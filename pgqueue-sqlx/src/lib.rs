@@ -28,7 +28,7 @@
 //! # Behaviour
 //!
 //! - **One round trip** for a statement, from the second time that a connection runs it. Behind an old pooler in
-//!   transaction mode see [`Sqlx::with_unnamed_statements`].
+//!   transaction mode see [`Sqlx::with_unnamed_statements`], and [`Sqlx::with_listening`] for notifications.
 //! - **A dropped call closes its connection.** Its answer is outstanding, and would otherwise keep the next caller
 //!   waiting. Dropping spawns nothing, and needs no runtime.
 //! - **No downgrade.** Without TLS, [`Client::connect`] wants to read

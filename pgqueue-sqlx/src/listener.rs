@@ -31,13 +31,13 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Connects, in a pool of one that nobody else uses.
-    pub(crate) async fn open(options: impl AsRef<PgConnectOptions>) -> Result<Self, ClientError> {
+    pub(crate) async fn open(options: &PgConnectOptions) -> Result<Self, ClientError> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(pool::LONGEST_WAIT)
             .idle_timeout(None)
             .max_lifetime(None)
-            .connect_lazy_with(options.as_ref().clone());
+            .connect_lazy_with(options.clone());
         let pool = Pool::new(pool);
         match PgListener::connect_with(pool.inner()).await {
             Ok(mut listener) => {

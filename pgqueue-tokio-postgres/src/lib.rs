@@ -46,7 +46,8 @@
 //! A statement is prepared once for each connection and takes one round trip from then on. For a pooler in transaction mode
 //! that knows no prepared statements, see [`with_unnamed_statements`](TokioPostgres::with_unnamed_statements). Notifications
 //! come through none: give [`from_pool`](TokioPostgres::from_pool) a pool that leads through the pooler, and a [`Listening`]
-//! that goes past it.
+//! that goes past it. A [`Listening`] that leads through the pooler is [found out](Listener#poolers), and then it is as if it
+//! were not there.
 //!
 //! # Features
 //! - `rustls` (off by default): [`connect`](pgqueue_postgres::Client::connect) brings TLS of its own, by rustls with ring.

@@ -1,5 +1,5 @@
 //! The kit's view of a queue on PostgreSQL, whatever the client. Each case has a database of its own; each driver has connections
-//! of its own, through a proxy that can cut them.
+//! of its own, through a proxy that can cut them; and between that and the server there may be a pooler in transaction mode.
 
 use std::{
     marker::PhantomData,
@@ -13,11 +13,14 @@ use pgqueue_core::{
     CheckpointStore, DeadLetter, MessageId, NewMessage, Publisher, Result, Start, Subscription, SubscriptionDriver,
     Topic,
 };
-use pgqueue_postgres::{Client, PgQueue, PgSubscription};
+use pgqueue_postgres::{Options, PgQueue, PgSubscription};
 
-use crate::network::{Network, broken};
+use crate::{
+    network::{Network, Road, broken},
+    small::Small,
+};
 
-/// Everything but a clock that can be paused.
+/// Everything but a clock that can be paused; and those who listen can be counted where there are some.
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
     .with_attempts()
     .with_batch()
@@ -32,7 +35,6 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
     .with_headers()
     .with_keys()
     .with_leases()
-    .with_listeners()
     .with_readable_store()
     .with_replay()
     .with_schedule()
@@ -47,7 +49,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
 /// What differs between the clients.
 #[async_trait]
 pub(crate) trait Backend: Send + Sync + 'static {
-    type Client: Client;
+    type Client: Small;
 
     /// Publishes inside of a transaction that stays open.
     async fn publish_uncommitted(
@@ -58,7 +60,14 @@ pub(crate) trait Backend: Send + Sync + 'static {
     ) -> Result<Box<dyn Uncommitted>>;
 }
 
+/// How many connections there are to a pooler.
+const CONNECTIONS: usize = 16;
+
+/// How often consumers look that nobody can ring for.
+const POLL: Duration = Duration::from_millis(100);
+
 struct Postgres<B: Backend> {
+    road: Road,
     network: Network,
     queue: PgQueue<B::Client>,
     /// The drivers that were made. Weak: the kit drops one to stop its consumer.
@@ -66,11 +75,19 @@ struct Postgres<B: Backend> {
     backend: PhantomData<B>,
 }
 
-pub(crate) async fn make<B: Backend>() -> Result<Box<dyn Harness>> {
-    let network = Network::start().await?;
-    let queue = PgQueue::connect(&network.database().url()).await?;
+pub(crate) async fn make<B: Backend>(road: Road) -> Result<Box<dyn Harness>> {
+    let network = Network::start(road).await?;
+    let queue = connect::<B>(road, &network.uncut_url()).await?;
     queue.migrate().await?;
-    Ok(Box::new(Postgres::<B> { network, queue, made: Mutex::default(), backend: PhantomData }))
+    Ok(Box::new(Postgres::<B> { road, network, queue, made: Mutex::default(), backend: PhantomData }))
+}
+
+async fn connect<B: Backend>(road: Road, url: &str) -> Result<PgQueue<B::Client>> {
+    match road {
+        Road::Direct => PgQueue::connect(url).await,
+        Road::Pooler(_) => PgQueue::new(B::Client::behind_pooler(url, CONNECTIONS))
+            .with_options(Options::new().with_poll_interval(POLL)),
+    }
 }
 
 #[async_trait]
@@ -80,7 +97,7 @@ impl<B: Backend> Harness for Postgres<B> {
     }
 
     async fn driver(&self, subscription: Subscription) -> Result<Arc<dyn SubscriptionDriver>> {
-        let queue = PgQueue::<B::Client>::connect(&self.network.url()).await?;
+        let queue = connect::<B>(self.road, &self.network.url()).await?;
         let driver = Arc::new(queue.subscription(subscription));
         self.made.lock().unwrap().push(Arc::downgrade(&driver));
         Ok(driver)
@@ -91,7 +108,7 @@ impl<B: Backend> Harness for Postgres<B> {
     }
 
     async fn publish_uncommitted(&self, topic: &str, messages: Vec<NewMessage>) -> Result<Box<dyn Uncommitted>> {
-        B::publish_uncommitted(&self.queue, &self.network.database().url(), topic, messages).await
+        B::publish_uncommitted(&self.queue, &self.network.uncut_url(), topic, messages).await
     }
 
     async fn disconnect(&self) -> Result<()> {
@@ -125,7 +142,7 @@ impl<B: Backend> Harness for Postgres<B> {
 
     async fn checkpoints(&self) -> Result<Arc<dyn CheckpointStore>> {
         // Over connections of its own, as reopening ends all that there are.
-        Ok(Arc::new(PgQueue::<B::Client>::connect(&self.network.database().url()).await?))
+        Ok(Arc::new(connect::<B>(self.road, &self.network.uncut_url()).await?))
     }
 
     async fn expire_leases(&self) -> Result<()> {

@@ -5,8 +5,19 @@ use std::sync::{Arc, Mutex};
 use pgqueue_core::{Error, ErrorKind, Result};
 use pgqueue_testserver::{Database, Proxy};
 
+/// The port that connections of a case lead to, of the server or of a pooler in front of it.
+#[derive(Clone, Copy)]
+pub(crate) enum Road {
+    #[allow(dead_code, reason = "each test has one of the two")]
+    Direct,
+    #[allow(dead_code, reason = "each test has one of the two")]
+    Pooler(u16),
+}
+
 pub(crate) struct Network {
     database: Database,
+    /// Where all connections lead in the end, but those of the test itself.
+    end: u16,
     proxies: Mutex<Proxies>,
 }
 
@@ -18,26 +29,38 @@ struct Proxies {
 }
 
 impl Network {
-    pub(crate) async fn start() -> Result<Self> {
+    pub(crate) async fn start(road: Road) -> Result<Self> {
         let database = Database::create().await.map_err(broken)?;
-        let proxy = Arc::new(Proxy::start(database.server().port()).await.map_err(broken)?);
-        Ok(Self { database, proxies: Mutex::new(Proxies { open: vec![proxy], cut: Vec::new() }) })
+        let end = match road {
+            Road::Direct => database.server().port(),
+            Road::Pooler(port) => port,
+        };
+        let proxy = Arc::new(Proxy::start(end).await.map_err(broken)?);
+        Ok(Self { database, end, proxies: Mutex::new(Proxies { open: vec![proxy], cut: Vec::new() }) })
     }
 
     pub(crate) fn database(&self) -> &Database {
         &self.database
     }
 
+    /// The database as everybody but consumers reaches it.
+    pub(crate) fn uncut_url(&self) -> String {
+        self.url_at(self.end)
+    }
+
     /// The database as the next consumer reaches it.
     pub(crate) fn url(&self) -> String {
-        let port = |port: u16| format!(":{port}/");
-        let proxy = self.proxies.lock().unwrap().open.last().unwrap().port();
-        self.database.url().replace(&port(self.database.server().port()), &port(proxy))
+        self.url_at(self.proxies.lock().unwrap().open.last().unwrap().port())
+    }
+
+    fn url_at(&self, port: u16) -> String {
+        let port_of = |port: u16| format!(":{port}/");
+        self.database.url().replace(&port_of(self.database.server().port()), &port_of(port))
     }
 
     /// Cuts off all consumers that there are.
     pub(crate) async fn disconnect(&self) -> Result<()> {
-        let fresh = Arc::new(Proxy::start(self.database.server().port()).await.map_err(broken)?);
+        let fresh = Arc::new(Proxy::start(self.end).await.map_err(broken)?);
         let old = {
             let mut proxies = self.proxies.lock().unwrap();
             let old = std::mem::replace(&mut proxies.open, vec![fresh]);

@@ -7,9 +7,12 @@ mod small;
 
 use std::process::ExitCode;
 
+use network::Road;
 use own_table::{CAPABILITIES, Counting, make};
 use pgqueue_sqlx::Sqlx;
 
 fn main() -> ExitCode {
-    pgqueue_conformance::main("own table, sqlx", CAPABILITIES.with_attempts(), || Box::pin(make::<Sqlx>(Counting::On)))
+    pgqueue_conformance::main("own table, sqlx", CAPABILITIES.with_attempts().with_listeners(), || {
+        Box::pin(make::<Sqlx>(Road::Direct, Counting::On))
+    })
 }

@@ -7,11 +7,12 @@ mod small;
 
 use std::process::ExitCode;
 
+use network::Road;
 use own_table::{CAPABILITIES, Counting, make};
 use pgqueue_tokio_postgres::TokioPostgres;
 
 fn main() -> ExitCode {
-    pgqueue_conformance::main("own table, tokio-postgres", CAPABILITIES.with_attempts(), || {
-        Box::pin(make::<TokioPostgres>(Counting::On))
+    pgqueue_conformance::main("own table, tokio-postgres", CAPABILITIES.with_attempts().with_listeners(), || {
+        Box::pin(make::<TokioPostgres>(Road::Direct, Counting::On))
     })
 }

@@ -7,9 +7,12 @@ mod small;
 
 use std::process::ExitCode;
 
+use network::Road;
 use own_table::{CAPABILITIES, Counting, make};
 use pgqueue_sqlx::Sqlx;
 
 fn main() -> ExitCode {
-    pgqueue_conformance::main("uncounted table, sqlx", CAPABILITIES, || Box::pin(make::<Sqlx>(Counting::Off)))
+    pgqueue_conformance::main("uncounted table, sqlx", CAPABILITIES.with_listeners(), || {
+        Box::pin(make::<Sqlx>(Road::Direct, Counting::Off))
+    })
 }

@@ -7,11 +7,12 @@ mod small;
 
 use std::process::ExitCode;
 
+use network::Road;
 use own_table::{CAPABILITIES, Counting, make};
 use pgqueue_tokio_postgres::TokioPostgres;
 
 fn main() -> ExitCode {
-    pgqueue_conformance::main("uncounted table, tokio-postgres", CAPABILITIES, || {
-        Box::pin(make::<TokioPostgres>(Counting::Off))
+    pgqueue_conformance::main("uncounted table, tokio-postgres", CAPABILITIES.with_listeners(), || {
+        Box::pin(make::<TokioPostgres>(Road::Direct, Counting::Off))
     })
 }

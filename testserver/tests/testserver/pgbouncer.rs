@@ -6,20 +6,18 @@ use std::{
     process::{Command, Stdio},
 };
 
-use pgqueue_testserver::{Database, Error, PgBouncer, test_server};
+use pgqueue_testserver::{Database, PgBouncer, test_server};
 
 use crate::support::{eventually, is_worked_in};
 
-/// A pooler before the server that the tests share; `None` where there is none, and that is known.
+/// A pooler before the server that the tests share; `None` where it was said that there is none.
 async fn pooler() -> Option<PgBouncer> {
-    let server = test_server().await.unwrap();
-    match PgBouncer::start(server.port()).await {
-        Err(error @ Error::NoPgBouncer { .. }) if std::env::var_os("PGQUEUE_WITHOUT_PGBOUNCER").is_some() => {
-            eprintln!("did not run: {error}");
-            None
-        }
-        pooler => Some(pooler.unwrap()),
+    if std::env::var_os("PGQUEUE_WITHOUT_PGBOUNCER").is_some_and(|value| !value.is_empty()) {
+        eprintln!("did not run: PGQUEUE_WITHOUT_PGBOUNCER is set");
+        return None;
     }
+    let server = test_server().await.unwrap();
+    Some(PgBouncer::start(server.port()).await.unwrap())
 }
 
 #[tokio::test]
@@ -54,8 +52,8 @@ async fn watchdog_ends_the_pooler_of_a_killed_process() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(owner.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let folder = lines.filter_map(|line| line.strip_prefix("pgbouncer folder ").map(PathBuf::from)).next().unwrap();
+    let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let folder = lines.find_map(|line| line.strip_prefix("pgbouncer folder ").map(PathBuf::from)).unwrap();
     assert!(folder.is_dir());
     owner.kill().unwrap(); // with SIGKILL
     owner.wait().unwrap();
