@@ -9,15 +9,15 @@ use crate::{
     blocking::blocking,
     installation::Installation,
     port::free_port,
-    template::Template,
+    template::{Template, copy},
     watchdog::{self, Watchdog},
 };
 
 /// How many ports are tried when somebody else takes the free one first.
 const PORT_TRIES: usize = 5;
 
-/// Who may connect: everybody on this machine by TCP, and whoever can enter the server's folder by its socket.
-const TRUST: &str = "local all all trust\nhost all all 127.0.0.1/32 trust\n";
+/// Who may connect: everybody on this machine by TCP, standbys too, and whoever can enter the server's folder by its socket.
+const TRUST: &str = "local all all trust\nhost all,replication all 127.0.0.1/32 trust\n";
 
 /// How to start a [`Server`].
 #[derive(Debug, Clone, Default)]
@@ -29,6 +29,8 @@ pub struct ServerBuilder {
     version: Option<u16>,
     /// The folder of the binaries, if it is known.
     binaries: Option<PathBuf>,
+    /// The data that it begins with, of a server that is stopped, whose standby it becomes.
+    copied: Option<PathBuf>,
 }
 
 impl ServerBuilder {
@@ -48,6 +50,12 @@ impl ServerBuilder {
     pub fn with_binaries(mut self, folder: impl Into<PathBuf>) -> Self {
         self.binaries = Some(folder.into());
         self
+    }
+
+    /// Makes it a standby of the server at `port`, which is stopped now and has its data in `data`.
+    pub(crate) fn standby_of(self, port: u16, data: PathBuf) -> Self {
+        let primary = format!("host=127.0.0.1 port={port} user=postgres");
+        Self { copied: Some(data), ..self.with_setting("primary_conninfo", primary) }
     }
 
     /// Starts the server and waits until it accepts connections.
@@ -74,7 +82,13 @@ impl ServerBuilder {
 
         let data = path.join("data");
         let template = Template::of(&installation, account);
-        if !template.copy_to(&data, account)? {
+        if let Some(copied) = &self.copied {
+            let signal = data.join("standby.signal");
+            copy(copied, &data, account)
+                .and_then(|()| fs::write(&signal, ""))
+                .and_then(|()| account.give(&signal))
+                .map_err(Error::io(format!("copy the cluster {} to {}", copied.display(), data.display())))?;
+        } else if !template.copy_to(&data, account)? {
             watchdog.init()?;
             template.save(&data);
         }

@@ -39,8 +39,6 @@ pub struct Proxy {
     faults: watch::Sender<Faults>,
     /// The connections that clients have open.
     open: Arc<AtomicUsize>,
-    /// The port of the server.
-    server: u16,
     /// Whether clients can connect.
     state: Mutex<State>,
 }
@@ -69,10 +67,10 @@ impl Proxy {
                 Err(error) => return Err(Error::io(format!("listen on port {port}"))(error)),
             }
         };
-        let faults = watch::Sender::new(Faults::default());
+        let faults = watch::Sender::new(Faults { server, ..Faults::default() });
         let open = Arc::new(AtomicUsize::new(0));
         let state = Mutex::new(State::Cut { socket: None });
-        let proxy = Self { port, faults, open, server, state };
+        let proxy = Self { port, faults, open, state };
         *proxy.state.lock().await = proxy.accept(listener);
         Ok(proxy)
     }
@@ -127,6 +125,23 @@ impl Proxy {
         self.faults.send_modify(|faults| faults.black_hole = on);
     }
 
+    /// While on, what clients send reaches the server, and nothing comes back: the server does what it is asked to, and nobody
+    /// hears of it. What waits then moves on when it is switched off.
+    pub fn hold_answers(&self, on: bool) {
+        self.faults.send_modify(|faults| faults.answers_held = on);
+    }
+
+    /// Ends all connections that are open in one direction: clients read an end, and the server goes on hearing them until they
+    /// close.
+    pub fn half_close(&self) {
+        self.faults.send_modify(|faults| faults.half_closed += 1);
+    }
+
+    /// Leads connections that clients open from now on to another server, a port of 127.0.0.1.
+    pub fn redirect(&self, server: u16) {
+        self.faults.send_modify(|faults| faults.server = server);
+    }
+
     /// Holds back what is read, in either direction, for so long before it is passed on. Default: zero.
     ///
     /// The proxy reads on only afterwards, so a delay limits throughput too: to 16 KiB in that time.
@@ -144,13 +159,8 @@ impl Proxy {
 
     fn accept(&self, listener: TcpListener) -> State {
         let stop = CancellationToken::new();
-        let task = Acceptor {
-            listener,
-            server: self.server,
-            faults: self.faults.subscribe(),
-            open: Arc::clone(&self.open),
-            stop: stop.clone(),
-        };
+        let task =
+            Acceptor { listener, faults: self.faults.subscribe(), open: Arc::clone(&self.open), stop: stop.clone() };
         State::Open { task: tokio::spawn(task.run()), stop: Some(stop.drop_guard()) }
     }
 }

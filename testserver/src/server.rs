@@ -115,6 +115,26 @@ impl Server {
         .await
     }
 
+    /// Starts a standby that streams from this server, which is stopped and started again for it. The standby is a server like
+    /// any other, and read-only until somebody calls `pg_promote()` in it.
+    ///
+    /// It replicates asynchronously; a commit here waits for it from when `synchronous_standby_names` says so.
+    ///
+    /// # Errors
+    ///
+    /// As [`restart`](Self::restart) and [`ServerBuilder::start`](crate::ServerBuilder::start).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future may leave this server stopped; [`restart`](Self::restart) starts it.
+    pub async fn start_standby(&self) -> Result<Self> {
+        self.stop().await?;
+        let standby = Self::builder().with_version(Some(self.major_version));
+        let standby = standby.standby_of(self.port, self.folder.join("data")).start().await?;
+        self.restart().await?;
+        Ok(standby)
+    }
+
     /// Creates a database.
     ///
     /// # Errors

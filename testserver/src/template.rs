@@ -50,7 +50,7 @@ impl Template {
 }
 
 /// Copies a folder of folders and files, as PostgreSQL wants it: closed to everybody but `account`.
-fn copy(from: &Path, to: &Path, account: Account) -> io::Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path, account: Account) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(to)?;
     account.give(to)?;
     for entry in fs::read_dir(from)? {

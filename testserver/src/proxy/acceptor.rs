@@ -17,8 +17,6 @@ const BREATH: Duration = Duration::from_millis(10);
 /// What a proxy does while it is not cut.
 pub(super) struct Acceptor {
     pub(super) listener: TcpListener,
-    /// The port of the server.
-    pub(super) server: u16,
     pub(super) faults: watch::Receiver<Faults>,
     /// The connections that clients have open.
     pub(super) open: Arc<AtomicUsize>,
@@ -36,10 +34,10 @@ impl Acceptor {
                 accepted = self.listener.accept() => match accepted {
                     Ok((client, _)) => {
                         let counted = Counted::new(&self.open);
-                        let (server, faults) = (self.server, self.faults.clone());
+                        let faults = self.faults.clone();
                         connections.spawn(async move {
                             let _counted = counted;
-                            forward(client, server, faults).await
+                            forward(client, faults).await
                         });
                     }
                     Err(_) => tokio::time::sleep(BREATH).await,

@@ -115,6 +115,52 @@ async fn cut_gets_through_a_black_hole() {
 }
 
 #[tokio::test]
+async fn held_answers_come_later() {
+    let proxy = proxied_echo().await;
+    let mut stream = connect(&proxy).await.unwrap();
+    assert_eq!(echo(&mut stream, "one").await.unwrap(), "one");
+    proxy.hold_answers(true);
+    stream.write_all(b"two").await.unwrap();
+    assert!(within(QUIET, stream.read_u8()).await.is_err(), "a byte came back");
+    proxy.hold_answers(false);
+    assert_eq!(read(&mut stream, 3).await.unwrap(), "two");
+}
+
+#[tokio::test]
+async fn half_closed_connection_can_still_be_written() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let proxy = Proxy::start(listener.local_addr().unwrap().port()).await.unwrap();
+    let mut client = connect(&proxy).await.unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
+    server.write_all(b"one").await.unwrap();
+    assert_eq!(read(&mut client, 3).await.unwrap(), "one");
+
+    proxy.half_close();
+    let end = within(PATIENCE, client.read(&mut [0; 8])).await.expect("an end").unwrap();
+    assert_eq!(end, 0);
+    client.write_all(b"two").await.unwrap();
+    assert_eq!(read(&mut server, 3).await.unwrap(), "two");
+
+    // Others are not concerned.
+    let mut client = connect(&proxy).await.unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
+    server.write_all(b"three").await.unwrap();
+    assert_eq!(read(&mut client, 5).await.unwrap(), "three");
+}
+
+#[tokio::test]
+async fn redirected_connections_go_to_the_other_server() {
+    let proxy = proxied_echo().await;
+    let mut old = connect(&proxy).await.unwrap();
+    assert_eq!(echo(&mut old, "one").await.unwrap(), "one");
+    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    proxy.redirect(other.local_addr().unwrap().port());
+    let _new = connect(&proxy).await.unwrap();
+    within(PATIENCE, other.accept()).await.expect("a connection").unwrap();
+    assert_eq!(echo(&mut old, "two").await.unwrap(), "two");
+}
+
+#[tokio::test]
 async fn delay_holds_bytes_back_in_both_directions() {
     let proxy = proxied_echo().await;
     let mut stream = connect(&proxy).await.unwrap();

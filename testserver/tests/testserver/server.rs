@@ -42,6 +42,27 @@ async fn settings_reach_the_server() {
 }
 
 #[tokio::test]
+async fn standby_has_what_the_primary_had_and_takes_over() {
+    let server = Server::start().await.unwrap();
+    server.sql("postgres", "CREATE TABLE t AS SELECT 1 AS n").await.unwrap();
+    let standby = server.start_standby().await.unwrap();
+    assert_eq!(standby.sql("postgres", "SELECT pg_is_in_recovery(), n FROM t").await.unwrap(), "t\t1");
+
+    server.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = '*'").await.unwrap();
+    server.sql("postgres", "SELECT pg_reload_conf()").await.unwrap();
+    let synchronous = "SELECT FROM pg_stat_replication WHERE sync_state = 'sync'";
+    let statement = format!(
+        "DO $$ BEGIN WHILE NOT EXISTS ({synchronous}) LOOP PERFORM pg_stat_clear_snapshot(), pg_sleep(0.01); END LOOP; END $$"
+    );
+    timeout(PATIENCE, server.sql("postgres", &statement)).await.expect("a standby that streams").unwrap();
+    server.sql("postgres", "INSERT INTO t VALUES (2)").await.unwrap();
+    server.kill().await.unwrap();
+    standby.sql("postgres", "SELECT pg_promote()").await.unwrap();
+    standby.sql("postgres", "INSERT INTO t VALUES (3)").await.unwrap();
+    assert_eq!(standby.sql("postgres", "SELECT count(*) FROM t").await.unwrap(), "3");
+}
+
+#[tokio::test]
 async fn impossible_settings_are_an_error_with_the_log() {
     let error = Server::builder().with_setting("max_connections", "few").start().await.unwrap_err();
     assert!(matches!(&error, Error::Server { log, .. } if log.contains("max_connections")), "{error}");
