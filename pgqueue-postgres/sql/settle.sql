@@ -141,9 +141,13 @@ begin
   end if;
 
   for a in
-    select u.lease, u.token, array_agg(u.id order by u.id) as ids, bool_or(u.verdict <> 0) as is_mixed,
+    -- Each lease with its own answers: looking for them among all would take the square of their number.
+    select u.lease, u.token, array_agg(u.id order by u.id) as ids, array_agg(u.verdict order by u.id) as verdicts,
+           array_agg(u.delivery order by u.id) as deliveries, array_agg(u.delay_ms order by u.id) as delays_ms,
+           array_agg(u.reason order by u.id) as reasons, bool_or(u.verdict <> 0) as is_mixed,
            bool_or(u.verdict in (1, 3)) as comes_back
-    from unnest(v_leases, v_tokens, v_ids, v_verdicts) u (lease, token, id, verdict)
+    from unnest(v_leases, v_tokens, v_ids, v_verdicts, v_deliveries, v_delays_ms, v_reasons)
+      u (lease, token, id, verdict, delivery, delay_ms, reason)
     group by u.lease, u.token
     order by u.lease
   loop
@@ -157,11 +161,10 @@ begin
       -- What is given up.
       perform pgqueue.bury(s, l, array_agg(u.id order by u.id), array_agg(u.attempt order by u.id), array_agg(u.reason order by u.id))
       from (
-        select u.id, u.verdict, coalesce(h.prior, 0) + 1 as attempt,
-               coalesce(u.reason, 'given up after ' || coalesce(h.prior, 0) + 1 || ' attempts') as reason
-        from unnest(v_leases, v_tokens, v_ids, v_verdicts, v_reasons) u (lease, token, id, verdict, reason)
-        join unnest(l.ids, l.prior) h (id, prior) on h.id = u.id
-        where u.lease = l.id and u.token = l.token
+        select u.id, u.verdict, h.attempt, coalesce(u.reason, 'given up after ' || h.attempt || ' attempts') as reason
+        from unnest(a.ids, a.verdicts, a.reasons) u (id, verdict, reason)
+        cross join lateral (select coalesce(l.prior[array_position(l.ids, u.id)], 0) + 1 as attempt) h
+        where u.id = any (l.ids)
       ) u
       where u.verdict = 2 or (u.verdict = 1 and u.attempt >= s.max_attempts)
       having count(*) > 0;
@@ -177,10 +180,9 @@ begin
              case when u.verdict = 3 then l.delivered_at else l.claimed_at end,
              case when u.verdict = 3 then l.requeued_at else v_now end
       from (
-        select u.id, u.verdict, u.delivery, u.delay_ms, coalesce(h.prior, 0) + 1 as attempt
-        from unnest(v_leases, v_tokens, v_ids, v_verdicts, v_deliveries, v_delays_ms) u (lease, token, id, verdict, delivery, delay_ms)
-        join unnest(l.ids, l.prior) h (id, prior) on h.id = u.id
-        where u.lease = l.id and u.token = l.token
+        select u.id, u.verdict, u.delivery, u.delay_ms, coalesce(l.prior[array_position(l.ids, u.id)], 0) + 1 as attempt
+        from unnest(a.ids, a.verdicts, a.deliveries, a.delays_ms) u (id, verdict, delivery, delay_ms)
+        where u.id = any (l.ids)
       ) u
       where u.verdict = 3 or (u.verdict = 1 and u.attempt < s.max_attempts)
       group by u.verdict, u.delivery
@@ -189,8 +191,8 @@ begin
 
     if l.kept then
       delete from pgqueue.kept k
-      using unnest(v_leases, v_tokens, v_ids, v_verdicts) u (lease, token, id, verdict)
-      where u.lease = l.id and u.token = l.token and u.verdict = 0 and k.subscription = s.id and k.id = u.id;
+      using unnest(a.ids, a.verdicts) u (id, verdict)
+      where u.verdict = 0 and k.subscription = s.id and k.id = u.id;
     end if;
     perform pgqueue.shorten(l, a.ids);
     v_ring := v_ring or a.comes_back or s.ordering <> 'unordered';
