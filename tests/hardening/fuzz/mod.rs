@@ -4,6 +4,8 @@
 //! `PGQUEUE_FUZZ_INPUTS` sets how many inputs there are, in all tests and through both clients together; `PGQUEUE_FUZZ_SEED` replays the
 //! seed that a failing test prints.
 
+#![expect(clippy::print_stdout, reason = "a long run says how many inputs there were, and each its seed")]
+
 mod arguments;
 mod json;
 mod limits;

@@ -94,7 +94,7 @@ async fn positions_are_places_or_refused<C: Client>() {
                     queue.delete_subscription("s").await.unwrap();
                 }
                 Err(error) => {
-                    assert!(matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Truncated), "{made:?}: {error:?}")
+                    assert!(matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Truncated), "{made:?}: {error:?}");
                 }
             }
         }
