@@ -81,4 +81,4 @@ pub use cases::cases;
 pub use failure::CaseFailure;
 pub use faulty::{Fault, Faulty};
 pub use harness::{Harness, Uncommitted};
-pub use run::main;
+pub use run::{main, trials};

@@ -1,4 +1,4 @@
-//! [`main`]: the cases as a test program.
+//! [`main`] and [`trials`]: the cases as a test program.
 
 use std::{future::Future, process::ExitCode, sync::Arc};
 
@@ -23,21 +23,40 @@ where
     F: Fn() -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Box<dyn Harness>>>,
 {
-    let make = Arc::new(make);
-    let trials = cases().iter().map(|case| {
-        let missing = case.needs().iter().filter(|need| !capabilities.claims(**need));
-        let missing = missing.map(|need| format!("{need:?}")).collect::<Vec<_>>().join(", ");
-        let kind = if missing.is_empty() { driver.to_owned() } else { format!("{driver} lacks {missing}") };
-        let make = Arc::clone(&make);
-        Trial::test(case.name(), move || run(case, capabilities, &*make))
-            .with_kind(kind)
-            .with_ignored_flag(!missing.is_empty())
-    });
+    let trials = trials_of(driver, |case| case.to_owned(), capabilities, make);
     let mut arguments = Arguments::from_args();
     if !capabilities.claims(Capability::PausedClock) {
         arguments.test_threads.get_or_insert(THREADS);
     }
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Returns what [`main`] would run, named after the driver and the case: for a program that tries several drivers, or one
+/// in several ways, at the same time. Run them with the version of `libtest-mimic` that this crate depends on.
+pub fn trials<F, Fut>(driver: &str, capabilities: Capabilities, make: F) -> Vec<Trial>
+where
+    F: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Box<dyn Harness>>>,
+{
+    trials_of(driver, |case| format!("{driver}::{case}"), capabilities, make)
+}
+
+fn trials_of<F, Fut>(driver: &str, name: impl Fn(&str) -> String, capabilities: Capabilities, make: F) -> Vec<Trial>
+where
+    F: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Box<dyn Harness>>>,
+{
+    let make = Arc::new(make);
+    let trial = |case: &'static Case| {
+        let missing = case.needs().iter().filter(|need| !capabilities.claims(**need));
+        let missing = missing.map(|need| format!("{need:?}")).collect::<Vec<_>>().join(", ");
+        let kind = if missing.is_empty() { driver.to_owned() } else { format!("{driver} lacks {missing}") };
+        let make = Arc::clone(&make);
+        Trial::test(name(case.name()), move || run(case, capabilities, &*make))
+            .with_kind(kind)
+            .with_ignored_flag(!missing.is_empty())
+    };
+    cases().iter().map(trial).collect()
 }
 
 fn run<Fut>(case: &Case, capabilities: Capabilities, make: impl Fn() -> Fut) -> Result<(), Failed>
@@ -45,7 +64,7 @@ where
     Fut: Future<Output = Result<Box<dyn Harness>>>,
 {
     runtime(capabilities)?.block_on(async {
-        let harness = make().await?;
+        let harness = Box::pin(make()).await?; // on the heap, as it may be large where it is not optimized
         case.run(harness).await?;
         Ok(())
     })

@@ -28,14 +28,13 @@ mod trials;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
+use pgqueue_conformance::trials as of_kit;
 use pgqueue_sqlx::Sqlx;
 use pgqueue_testserver::{PgBouncer, test_server};
 use pgqueue_tokio_postgres::TokioPostgres;
 use tokio::runtime::Runtime;
 
-use crate::{
-    own_table::Counting, through_sqlx::ThroughSqlx, through_tokio_postgres::ThroughTokioPostgres, trials::of_kit,
-};
+use crate::{own_table::Counting, through_sqlx::ThroughSqlx, through_tokio_postgres::ThroughTokioPostgres};
 
 /// How many trials run at a time, unless the arguments say otherwise: they wait more than they work.
 const THREADS: usize = 16;
@@ -48,14 +47,16 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(THREADS);
     listening::record_warnings();
 
-    let mut trials: Vec<Trial> = Vec::new();
-    trials.extend(of_kit("tokio_postgres", harness::CAPABILITIES, harness::make::<ThroughTokioPostgres>));
-    trials.extend(of_kit("sqlx", harness::CAPABILITIES, harness::make::<ThroughSqlx>));
-    let counted = own_table::CAPABILITIES.with_attempts();
-    trials.extend(of_kit("own_table_tokio_postgres", counted, |road| {
-        own_table::make::<TokioPostgres>(road, Counting::On)
-    }));
-    trials.extend(of_kit("own_table_sqlx", counted, |road| own_table::make::<Sqlx>(road, Counting::On)));
+    let (queue, counted) = (harness::CAPABILITIES, own_table::CAPABILITIES.with_attempts());
+    let mut trials: Vec<Trial> = [
+        of_kit("tokio_postgres", queue, || harness::make::<ThroughTokioPostgres>(place::road())),
+        of_kit("sqlx", queue, || harness::make::<ThroughSqlx>(place::road())),
+        of_kit("own_table_tokio_postgres", counted, || own_table::make::<TokioPostgres>(place::road(), Counting::On)),
+        of_kit("own_table_sqlx", counted, || own_table::make::<Sqlx>(place::road(), Counting::On)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     for client in [trials::own::<TokioPostgres>("tokio_postgres"), trials::own::<Sqlx>("sqlx")] {
         trials.extend(client);
     }

@@ -1,40 +1,13 @@
-//! The trials: the cases of the kit, and those of this test.
+//! The trials that are no cases of the kit.
 
-use std::{future::Future, sync::Arc};
-
-use libtest_mimic::{Failed, Trial};
-use pgqueue_conformance::{Capabilities, Harness, cases};
-use pgqueue_core::Result;
+use libtest_mimic::Trial;
 use pgqueue_postgres::Transaction;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{listening, network::Road, place, queue, small::Small, tables};
+use crate::{listening, queue, small::Small, tables};
 
 fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-}
-
-/// Every case that `capabilities` allows, through the pooler.
-pub(crate) fn of_kit<F, Fut>(kit: &str, capabilities: Capabilities, make: F) -> Vec<Trial>
-where
-    F: Fn(Road) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<Box<dyn Harness>>>,
-{
-    let make = Arc::new(make);
-    let allowed = cases().iter().filter(|case| case.needs().iter().all(|need| capabilities.claims(*need)));
-    let trial = |case: &'static pgqueue_conformance::Case| {
-        let make = Arc::clone(&make);
-        let run = move || -> Result<(), Failed> {
-            runtime().block_on(async {
-                // On the heap, as a case is large where it is not optimized.
-                let harness = Box::pin(make(place::road())).await?;
-                case.run(harness).await?;
-                Ok(())
-            })
-        };
-        Trial::test(format!("{kit}::{}", case.name()), run)
-    };
-    allowed.map(trial).collect()
 }
 
 /// What the kit cannot ask.
