@@ -25,13 +25,12 @@ const FORGOTTEN: &str = "forgotten";
 
 /// A claim that is forgotten, once to fill the session's caches, and once more.
 const PROBE: &str = "
-    select set_config('probe.subscription', (select id from pgqueue.subscription where name = 'consumed')::text, false);
     begin;
-    select count(*) from pgqueue.claim(current_setting('probe.subscription')::bigint, gen_random_uuid(), gen_random_uuid(), 100, false, true, 0, false);
+    select count(*) from pgqueue.claim((select id from pgqueue.subscription), gen_random_uuid(), gen_random_uuid(), 100, false, true, 0, false);
     rollback;
     begin;
     explain (analyze, buffers, costs off)
-    select * from pgqueue.claim(current_setting('probe.subscription')::bigint, gen_random_uuid(), gen_random_uuid(), 100, false, true, 0, false);
+    select * from pgqueue.claim((select id from pgqueue.subscription), gen_random_uuid(), gen_random_uuid(), 100, false, true, 0, false);
     rollback";
 
 const VACUUM: [&str; 4] =
