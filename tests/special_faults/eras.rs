@@ -293,5 +293,6 @@ async fn output(program: &Path, arguments: &[&str], input: Stdio) -> Vec<u8> {
 
 /// Says something that is not captured with a test's output.
 fn say_loudly(what: &str) {
-    writeln!(std::io::stderr(), "\n!!! {what} !!!\n").unwrap();
+    let mut shown = std::io::stderr();
+    shown.write_all(format!("\n!!! {what} !!!\n").as_bytes()).unwrap();
 }

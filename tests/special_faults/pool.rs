@@ -1,9 +1,7 @@
 //! A pool whose connections others use up: a typed error, and all goes on once there is one again.
 
-use std::time::Duration;
-
 use futures::FutureExt;
-use pgqueue_core::{ErrorKind, Subscription};
+use pgqueue_core::{ErrorKind, PublisherExt, Subscription};
 
 use crate::{
     audit::{Audit, patient, work},
@@ -25,32 +23,25 @@ async fn who_finds_no_connection_is_told_and_goes_on_with_the_next<C: Backend>()
     publish_numbers(&admin, 0..20).await;
     let held = next(&mut stream).await;
     let audit = Audit::new();
-    let worker = C::meanwhile(&pool, {
+    C::meanwhile(&pool, {
         let (queue, audit) = (queue.clone(), audit.clone());
         async move {
-            let (published, answered) = tokio::join!(queue_publishes(&queue), patiently("an answer", held.ok()));
-            assert_says(&published, ErrorKind::Fatal, &SAYS);
+            let publishes = patiently("a refusal", queue.publish_json("orders", &99));
+            let (published, answered) = tokio::join!(publishes, patiently("an answer", held.ok()));
+            assert_says(&published.unwrap_err(), ErrorKind::Fatal, &SAYS);
             assert_says(&answered.unwrap_err(), ErrorKind::Fatal, &SAYS);
             // What it has in advance is still handed out; that it cannot be answered is told by each.
             let worker = work(stream, &audit);
             let ended = patiently("an end", worker).await.unwrap().expect("an error");
             assert_says(&ended, ErrorKind::Fatal, &SAYS);
-            audit
         }
         .boxed()
     })
     .await;
-    drop(worker);
-    tokio::time::sleep(Duration::from_millis(1)).await;
     let stream = patient(&queue, subscription).await;
     let worker = work(stream, &audit);
     publish_numbers(&queue, 20..40).await;
     audit.until_handled(0..40).await;
     audit.check(0..40, 3);
     worker.abort();
-}
-
-async fn queue_publishes<C: Backend>(queue: &pgqueue_postgres::PgQueue<C>) -> pgqueue_core::Error {
-    use pgqueue_core::PublisherExt;
-    patiently("a refusal", queue.publish_json("orders", &99)).await.unwrap_err()
 }

@@ -1,6 +1,6 @@
 //! Processes of their own: this test program, run again for one role.
 
-use std::{collections::BTreeMap, process::Stdio, time::Duration};
+use std::{collections::BTreeMap, io::Write, process::Stdio, time::Duration};
 
 use futures::StreamExt;
 use pgqueue_core::{
@@ -67,7 +67,8 @@ impl Process {
 }
 
 fn say(word: &str, number: u64) {
-    println!("\nSAYS {word} {number}");
+    let line = format!("\nSAYS {word} {number}\n");
+    std::io::stdout().write_all(line.as_bytes()).unwrap();
 }
 
 /// The subscription that all roles share.
@@ -123,7 +124,7 @@ async fn publish<C: Client>(queue: &PgQueue<C>) {
     let later = NewMessage::json(&100).unwrap().with_delay(Duration::from_secs(2));
     queue.publish("orders", vec![later]).await.unwrap();
     say("published", 100);
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Handles what comes: every tenth only at its second attempt, and each eleventh for longer than the lease.
