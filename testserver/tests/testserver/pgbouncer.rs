@@ -1,7 +1,7 @@
 //! A pooler hands sessions around, and leaves nothing behind.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     path::PathBuf,
     process::{Command, Stdio},
 };
@@ -13,7 +13,7 @@ use crate::support::{eventually, is_worked_in};
 /// A pooler before the server that the tests share; `None` where it was said that there is none.
 async fn pooler() -> Option<PgBouncer> {
     if std::env::var_os("PGQUEUE_WITHOUT_PGBOUNCER").is_some_and(|value| !value.is_empty()) {
-        eprintln!("did not run: PGQUEUE_WITHOUT_PGBOUNCER is set");
+        writeln!(std::io::stderr(), "did not run: PGQUEUE_WITHOUT_PGBOUNCER is set").unwrap();
         return None;
     }
     let server = test_server().await.unwrap();
