@@ -45,7 +45,7 @@ pub(crate) async fn holder_killed(world: &mut World) -> Result<()> {
     world.fault("consumer killed", Some(&name));
     let killed = Instant::now();
     holder.kill().await?;
-    world.consume(Conduct { requeue_one_of: 0, ..world.consumer() })?;
+    world.consume(Conduct { requeue_one_of: 0, work: Duration::ZERO, ..world.consumer() })?;
     let again = come_again(world, &name, killed).await?;
     if again.iter().any(|attempt| *attempt != 1) {
         world.fail("an attempt was counted, though nobody knows which message was to blame".to_owned());
@@ -65,7 +65,7 @@ pub(crate) async fn holder_stopped(world: &mut World) -> Result<()> {
     stop(world).await?;
 
     let since = Instant::now();
-    world.consume(world.consumer())?;
+    world.consume(Conduct { work: Duration::ZERO, ..world.consumer() })?;
     come_again(world, &name, since).await.map(drop)
 }
 
