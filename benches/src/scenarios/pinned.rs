@@ -85,7 +85,7 @@ async fn held<D: Driver>(
     match culprit {
         Culprit::Nobody => {}
         Culprit::IdleTransaction => {
-            hold(&mut peer, "begin", "select pg_current_xact_id()::text::bigint, ''::bytea").await?
+            hold(&mut peer, "begin", "select pg_current_xact_id()::text::bigint, ''::bytea").await?;
         }
         Culprit::Reader => {
             hold(&mut peer, "begin isolation level repeatable read", "select count(*), ''::bytea from pg_class")
