@@ -10,10 +10,11 @@ use std::{
 use async_trait::async_trait;
 use pgqueue_conformance::{Capabilities, Harness, Uncommitted};
 use pgqueue_core::{
-    CheckpointStore, DeadLetter, MessageId, NewMessage, Publisher, Result, Start, Subscription, SubscriptionDriver,
-    Topic,
+    CheckpointStore, DeadLetter, Error, ErrorKind, MessageId, NewMessage, Publisher, Result, Start, Subscription,
+    SubscriptionDriver, Topic,
 };
 use pgqueue_postgres::{Options, PgQueue, PgSubscription};
+use pgqueue_tests::migrated;
 
 use crate::{
     network::{Network, Road, broken},
@@ -76,9 +77,10 @@ struct Postgres<B: Backend> {
 }
 
 pub(crate) async fn make<B: Backend>(road: Road) -> Result<Box<dyn Harness>> {
-    let network = Network::start(road).await?;
+    let database = migrated::<B::Client>().await;
+    let database = database.map_err(|error| Error::new(ErrorKind::Fatal, error.to_string()))?;
+    let network = Network::start(database, road).await?;
     let queue = connect::<B>(road, &network.uncut_url()).await?;
-    queue.migrate().await?;
     Ok(Box::new(Postgres::<B> { road, network, queue, made: Mutex::default(), backend: PhantomData }))
 }
 

@@ -29,8 +29,7 @@ struct Proxies {
 }
 
 impl Network {
-    pub(crate) async fn start(road: Road) -> Result<Self> {
-        let database = Database::create().await.map_err(broken)?;
+    pub(crate) async fn start(database: Database, road: Road) -> Result<Self> {
         let end = match road {
             Road::Direct => database.server().port(),
             Road::Pooler(port) => port,

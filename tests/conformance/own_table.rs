@@ -17,6 +17,7 @@ use pgqueue_core::{
     BoxError, DeadLetter, Error, ErrorKind, MessageId, NewMessage, Result, Subscription, SubscriptionDriver, Topic,
 };
 use pgqueue_postgres::{Client, ClientError, Listener, OwnedTransaction, Parameter, PgTables, QueryDriver};
+use pgqueue_testserver::Database;
 
 use self::publishing::{Open, publish};
 use crate::{
@@ -24,8 +25,8 @@ use crate::{
     small::Small,
 };
 
-/// Those who listen can be counted where there are some. No keys, as a lock is on rows; no leases, as a delivery is a transaction; and no log, so nothing that looks back. Attempts
-/// only where they are counted.
+/// Those who listen can be counted where there are some. No keys, as a lock is on rows; no leases, as a delivery is a
+/// transaction; and no log, so nothing that looks back. Attempts only where they are counted.
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
     .with_batch()
     .with_concurrent()
@@ -86,7 +87,7 @@ struct OwnTable<C: Client> {
 }
 
 pub(crate) async fn make<C: Small>(road: Road, counting: Counting) -> Result<Box<dyn Harness>> {
-    let network = Network::start(road).await?;
+    let network = Network::start(Database::create().await.map_err(broken)?, road).await?;
     let tables = connect::<C>(road, &network.uncut_url());
     tables.client().run_script(include_str!("own_table/schema.sql")).await.map_err(refused)?;
     Ok(Box::new(OwnTable::<C> { road, network, tables, counting, made: Mutex::default() }))

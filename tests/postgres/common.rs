@@ -8,6 +8,7 @@ use pgqueue_core::{
     RetryConfig, Subscription, Topic, subscribe,
 };
 use pgqueue_postgres::{Client, PgQueue};
+use pgqueue_tests::migrated;
 use pgqueue_testserver::{Database, Proxy};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -28,9 +29,8 @@ pub(crate) async fn queue<C: Client>() -> (Database, PgQueue<C>) {
 }
 
 pub(crate) async fn queue_without_topic<C: Client>() -> (Database, PgQueue<C>) {
-    let database = Database::create().await.unwrap();
+    let database = migrated::<C>().await.unwrap();
     let queue = PgQueue::connect(&database.url()).await.unwrap();
-    queue.migrate().await.unwrap();
     (database, queue)
 }
 

@@ -1,7 +1,8 @@
 //! The harness that breaks things: processes that publish and consume, a server, and a network between them, of which some are
 //! killed, frozen or cut off while all of them note what they do; and an audit of what they noted.
 //!
-//! `scripts/chaos` runs its [scenarios](Scenario::all) for as long as you like; `cargo test` runs their short forms.
+//! `scripts/chaos` runs its [scenarios](Scenario::all) for as long as you like; `cargo test` runs their short forms. Beside
+//! it is what other tests of this package share.
 
 mod audit;
 mod backend;
@@ -10,6 +11,7 @@ mod event;
 mod faults;
 mod history;
 mod log;
+mod migrated;
 mod part;
 mod process;
 mod publisher;
@@ -19,6 +21,7 @@ mod scenario;
 mod scenarios;
 mod world;
 
+pub use migrated::migrated;
 pub use part::{Backing, run_part};
 pub use report::{Report, publish_table, table};
 pub use scenario::Scenario;

@@ -34,7 +34,7 @@ pub struct ServerBuilder {
 }
 
 impl ServerBuilder {
-    /// Sets a parameter of postgresql.conf. Default: PostgreSQL's defaults, with 200 connections.
+    /// Sets a parameter of postgresql.conf. Default: PostgreSQL's defaults, with 500 connections.
     pub fn with_setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.push((name.into(), value.into()));
         self
@@ -112,7 +112,7 @@ fn configure(folder: &Path, data: &Path, settings: &[(String, String)]) -> Resul
     let ours = [
         ("listen_addresses", "127.0.0.1"),
         ("unix_socket_directories", &socket),
-        ("max_connections", "200"),
+        ("max_connections", "500"),
         // Files of the cluster, so that a killed server leaves none elsewhere.
         ("dynamic_shared_memory_type", "mmap"),
     ];

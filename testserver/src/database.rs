@@ -30,10 +30,19 @@ impl Database {
     ///
     /// As [`test_server`] and [`Server::create_database`].
     pub async fn create() -> Result<Self> {
+        Self::copy_of("template1").await
+    }
+
+    /// Creates a copy of another database of the shared server, to which nobody may be connected.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create).
+    pub async fn copy_of(template: &str) -> Result<Self> {
         static CREATED: AtomicU64 = AtomicU64::new(0);
         let server = test_server().await?;
         let name = format!("test_{}", CREATED.fetch_add(1, Ordering::Relaxed));
-        server.create_database(&name).await?;
+        server.copy_database(template, &name).await?;
         Ok(Self { server, name })
     }
 

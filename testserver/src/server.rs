@@ -141,7 +141,13 @@ impl Server {
     ///
     /// As [`sql`](Self::sql).
     pub async fn create_database(&self, name: &str) -> Result<()> {
-        self.sql("postgres", &format!("CREATE DATABASE {}", quoted(name))).await.map(drop)
+        self.copy_database("template1", name).await
+    }
+
+    /// Creates a database like another.
+    pub(crate) async fn copy_database(&self, template: &str, name: &str) -> Result<()> {
+        let create = format!("CREATE DATABASE {} TEMPLATE {}", quoted(name), quoted(template));
+        self.sql("postgres", &create).await.map(drop)
     }
 
     /// Drops a database, if it exists, and the connections to it.

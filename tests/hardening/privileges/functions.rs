@@ -20,14 +20,18 @@ const CALLERS_RIGHTS: [(&str, &str); 2] = [
 
 /// What has no names of its own pinned: the settings of whoever calls it hold, which spares each call a change of settings. None of
 /// it may be called by a role, but what is listed above.
-const CALLERS_NAMES: [&str; 35] = [
+const CALLERS_NAMES: [&str; 42] = [
     "activate",
+    "beginnings",
     "bucket",
     "conditions",
     "count_log",
     "cut",
     "ensure_at_rest",
+    "ensure_era",
     "ensure_stable",
+    "era",
+    "era_mark",
     "excess",
     "first_id",
     "forget_owner",
@@ -37,12 +41,14 @@ const CALLERS_NAMES: [&str; 35] = [
     "has_moved",
     "hold_ready",
     "holds",
+    "is_beyond",
     "json_number",
     "key_hash",
     "lane_key",
     "lanes",
     "last_id",
     "late_ids",
+    "lease_again",
     "look",
     "look_end",
     "look_stable",
@@ -54,6 +60,7 @@ const CALLERS_NAMES: [&str; 35] = [
     "set_out",
     "split",
     "stable_ids",
+    "stable_place",
     "start",
     "too_old",
 ];

@@ -17,7 +17,7 @@ on_both_clients!(
 );
 
 /// What has four bytes: counts with small limits, and no numbers of things.
-const SMALL: &str = "cursor.lane dead_letter.attempts dead_letter.lane lease.lane lease.prior lease.suspect log.bucket migration.version \
+const SMALL: &str = "cursor.lane dead_letter.attempts dead_letter.lane era.number lease.lane lease.prior lease.suspect log.bucket migration.version \
                      subscription.batch subscription.bucket subscription.prefetch subscription.workers topic.buckets";
 
 async fn numbers_do_not_run_out<C: Client>() {

@@ -22,7 +22,7 @@ async fn server_answers_sql() {
     assert_eq!(sql("SHOW server_version_num").await.parse::<u32>().unwrap() / 10_000, server.major_version().into());
     let durability =
         "SHOW fsync; SHOW synchronous_commit; SHOW full_page_writes; SHOW max_connections; SHOW server_encoding";
-    assert_eq!(sql(durability).await, "on\non\non\n200\nUTF8");
+    assert_eq!(sql(durability).await, "on\non\non\n500\nUTF8");
     assert_eq!(sql("SELECT datcollate FROM pg_database WHERE datname = 'template1'").await, "C");
 }
 
