@@ -174,6 +174,10 @@ impl<B: Backend> Harness for Postgres<B> {
         self.network.database().sql(&look).await.map_err(broken)
     }
 
+    fn patience(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
     fn quiet(&self) -> Duration {
         Duration::from_millis(400)
     }

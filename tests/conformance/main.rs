@@ -19,22 +19,22 @@ use pgqueue_tokio_postgres::TokioPostgres;
 use crate::{network::Road::Direct, through_sqlx::ThroughSqlx, through_tokio_postgres::ThroughTokioPostgres};
 
 /// How many trials run at a time, unless the arguments say otherwise: they wait more than they work.
-const THREADS: usize = 16;
+const THREADS: usize = 8;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
 
     let queue = harness::CAPABILITIES.with_listeners();
-    let uncounted = own_table::CAPABILITIES.with_listeners();
+    let uncounted = own_table::CAPABILITIES;
     let counted = uncounted.with_attempts();
     let all: Vec<Trial> = [
         trials("tokio_postgres", queue, || harness::make::<ThroughTokioPostgres>(Direct)),
         trials("sqlx", queue, || harness::make::<ThroughSqlx>(Direct)),
-        trials("own_table_tokio_postgres", counted, || own_table::make::<TokioPostgres>(Direct, On)),
-        trials("own_table_sqlx", counted, || own_table::make::<Sqlx>(Direct, On)),
-        trials("uncounted_table_tokio_postgres", uncounted, || own_table::make::<TokioPostgres>(Direct, Off)),
-        trials("uncounted_table_sqlx", uncounted, || own_table::make::<Sqlx>(Direct, Off)),
+        trials("own_table_tokio_postgres", counted, || own_table::make::<TokioPostgres>(On)),
+        trials("own_table_sqlx", counted, || own_table::make::<Sqlx>(On)),
+        trials("uncounted_table_tokio_postgres", uncounted, || own_table::make::<TokioPostgres>(Off)),
+        trials("uncounted_table_sqlx", uncounted, || own_table::make::<Sqlx>(Off)),
     ]
     .into_iter()
     .flatten()

@@ -1,6 +1,5 @@
 //! The kit's view of consumers over tables that a team made for itself, whatever the client. Each case has a database of its own;
-//! each driver has a pool of a few connections of its own, through a proxy that can cut them; and between that and the server there
-//! may be a pooler in transaction mode.
+//! each driver has a pool of a few connections of its own, through a proxy that can cut them.
 
 mod publishing;
 mod query;
@@ -25,8 +24,8 @@ use crate::{
     small::Small,
 };
 
-/// Those who listen can be counted where there are some. No keys, as a lock is on rows; no leases, as a delivery is a
-/// transaction; and no log, so nothing that looks back. Attempts only where they are counted.
+/// No keys, as a lock is on rows; no leases, as a delivery is a transaction; and no log, so nothing that looks back. Attempts
+/// only where they are counted.
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
     .with_batch()
     .with_concurrent()
@@ -37,6 +36,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::new()
     .with_durable()
     .with_explicit_topics()
     .with_headers()
+    .with_listeners()
     .with_readable_store()
     .with_schedule()
     .with_total_order()
@@ -78,7 +78,6 @@ pub(crate) enum Counting {
 }
 
 struct OwnTable<C: Client> {
-    road: Road,
     network: Network,
     tables: PgTables<C>,
     counting: Counting,
@@ -86,18 +85,11 @@ struct OwnTable<C: Client> {
     made: Mutex<Vec<(Weak<QueryDriver<C>>, Listener)>>,
 }
 
-pub(crate) async fn make<C: Small>(road: Road, counting: Counting) -> Result<Box<dyn Harness>> {
-    let network = Network::start(Database::create().await.map_err(broken)?, road).await?;
-    let tables = connect::<C>(road, &network.uncut_url());
+pub(crate) async fn make<C: Small>(counting: Counting) -> Result<Box<dyn Harness>> {
+    let network = Network::start(Database::create().await.map_err(broken)?, Road::Direct).await?;
+    let tables = PgTables::<C>::new(C::of(&network.uncut_url(), CONNECTIONS));
     tables.client().run_script(include_str!("own_table/schema.sql")).await.map_err(refused)?;
-    Ok(Box::new(OwnTable::<C> { road, network, tables, counting, made: Mutex::default() }))
-}
-
-fn connect<C: Small>(road: Road, url: &str) -> PgTables<C> {
-    PgTables::new(match road {
-        Road::Direct => C::of(url, CONNECTIONS),
-        Road::Pooler(_) => C::behind_pooler(url, CONNECTIONS),
-    })
+    Ok(Box::new(OwnTable::<C> { network, tables, counting, made: Mutex::default() }))
 }
 
 fn broken(error: impl Into<BoxError>) -> Error {
@@ -128,8 +120,8 @@ impl<C: Small> Harness for OwnTable<C> {
     }
 
     async fn driver(&self, subscription: Subscription) -> Result<Arc<dyn SubscriptionDriver>> {
-        let tables = connect::<C>(self.road, &self.network.url());
-        let driver = Arc::new(tables.query(query::pending::<C>(&subscription, self.road, self.counting)?));
+        let tables = PgTables::<C>::new(C::of(&self.network.url(), CONNECTIONS));
+        let driver = Arc::new(tables.query(query::pending::<C>(&subscription, self.counting)?));
         let mut made = self.made.lock().unwrap();
         // A listener keeps its pool.
         made.retain(|(driver, _)| driver.strong_count() > 0);
@@ -182,6 +174,10 @@ impl<C: Small> Harness for OwnTable<C> {
     async fn stored_payload(&self, id: &MessageId) -> Result<String> {
         let look = format!("select convert_from(payload, 'UTF8') from messages where id = {id}");
         self.network.database().sql(&look).await.map_err(broken)
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(30)
     }
 
     fn quiet(&self) -> Duration {

@@ -1,11 +1,10 @@
-//! Everything through PgBouncer in transaction mode, on both clients and at the same time: the conformance kit on the queue and on a
-//! team's own tables, and what the kit cannot ask. It hands out sessions in turn and knows no prepared statements.
+//! Everything through PgBouncer in transaction mode, on both clients and at the same time: the conformance kit on the queue, and
+//! what the kit cannot ask, also of a team's own tables. It hands out sessions in turn and knows no prepared statements.
 //!
 //! Without PgBouncer this fails, unless `PGQUEUE_WITHOUT_PGBOUNCER` is set: then it says that it did not run, and why.
 
 mod harness;
 mod network;
-mod own_table;
 #[path = "../small.rs"]
 mod small;
 mod through_sqlx;
@@ -37,10 +36,10 @@ use pgqueue_testserver::{PgBouncer, test_server};
 use pgqueue_tokio_postgres::TokioPostgres;
 use tokio::runtime::Runtime;
 
-use crate::{own_table::Counting, through_sqlx::ThroughSqlx, through_tokio_postgres::ThroughTokioPostgres};
+use crate::{through_sqlx::ThroughSqlx, through_tokio_postgres::ThroughTokioPostgres};
 
 /// How many trials run at a time, unless the arguments say otherwise: they wait more than they work.
-const THREADS: usize = 16;
+const THREADS: usize = 8;
 
 /// Says that these tests are not to be run.
 const WITHOUT: &str = "PGQUEUE_WITHOUT_PGBOUNCER";
@@ -50,12 +49,10 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(THREADS);
     listening::record_warnings();
 
-    let (queue, counted) = (harness::CAPABILITIES, own_table::CAPABILITIES.with_attempts());
+    let capabilities = harness::CAPABILITIES;
     let mut trials: Vec<Trial> = [
-        of_kit("tokio_postgres", queue, || harness::make::<ThroughTokioPostgres>(place::road())),
-        of_kit("sqlx", queue, || harness::make::<ThroughSqlx>(place::road())),
-        of_kit("own_table_tokio_postgres", counted, || own_table::make::<TokioPostgres>(place::road(), Counting::On)),
-        of_kit("own_table_sqlx", counted, || own_table::make::<Sqlx>(place::road(), Counting::On)),
+        of_kit("tokio_postgres", capabilities, || harness::make::<ThroughTokioPostgres>(place::road())),
+        of_kit("sqlx", capabilities, || harness::make::<ThroughSqlx>(place::road())),
     ]
     .into_iter()
     .flatten()

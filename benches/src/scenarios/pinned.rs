@@ -19,8 +19,6 @@ const CLIENTS: usize = 4;
 const BATCH: usize = 100;
 /// How many claims are measured beside.
 const PROBES: u32 = 30;
-/// How many buffers more a claim may touch in the end: the indexes are higher.
-const HIGHER: usize = 40;
 const FORGOTTEN: &str = "forgotten";
 
 /// A claim that is forgotten, once to fill the session's caches, and once more.
@@ -112,7 +110,7 @@ async fn held<D: Driver>(
         task.await??;
     }
     tally.check()?;
-    let claims = growth(&probes)?;
+    let claims = growth(&probes);
 
     let holder = queue.horizon_holder().await?;
     let is_named = match culprit {
@@ -170,8 +168,9 @@ async fn probe(m: &Measurement, every: Duration, probes: &mut Vec<Probed>) -> Re
     }
 }
 
-/// What claims took in the first third and in the last, unless that grew.
-fn growth(probes: &[Probed]) -> Result<String> {
+/// What claims took in the first third and in the last. Some find messages and some none, so that is to be read with what they
+/// took while nobody held the horizon.
+fn growth(probes: &[Probed]) -> String {
     let third = probes.len() / 3;
     let middle = |probes: &[Probed]| {
         let mut touched: Vec<_> = probes.iter().map(|(touched, _)| *touched).collect();
@@ -181,10 +180,9 @@ fn growth(probes: &[Probed]) -> Result<String> {
         Some((*touched.get(touched.len() / 2)?, *times.get(times.len() / 2)?))
     };
     let (Some(first), Some(last)) = (middle(&probes[..third]), middle(&probes[probes.len() - third..])) else {
-        return Ok("too short to measure claims".to_owned());
+        return "too short to measure claims".to_owned();
     };
-    ensure!(last.0 <= first.0 + HIGHER, "a claim touched {} buffers, and {} in the end", first.0, last.0);
-    Ok(format!("a claim touches {} buffers in {:.2} ms, in the end {} in {:.2} ms", first.0, first.1, last.0, last.1))
+    format!("a claim touches {} buffers in {:.2} ms, in the end {} in {:.2} ms", first.0, first.1, last.0, last.1)
 }
 
 async fn vacuum(m: &Measurement) -> Result<()> {

@@ -122,7 +122,7 @@ pub(super) async fn scheduled_message_comes_when_due_and_not_before(kit: &Kit) -
     let published = Instant::now();
     let later = NewMessage::new("later").with_delay(DELAY);
     let much_later = NewMessage::new("much later").with_delay(FOREVER);
-    kit.publish_messages(vec![much_later, later, NewMessage::new("now")]).await?;
+    kit.publish_messages(vec![NewMessage::new("now"), much_later, later]).await?;
 
     kit.handle(&mut stream, ["now"]).await?;
     kit.handle(&mut stream, ["later"]).await?;

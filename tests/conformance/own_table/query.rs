@@ -6,7 +6,6 @@ use pgqueue_core::{Error, ErrorKind, Order, Result, Subscription};
 use pgqueue_postgres::{Client, Command, Locking, PendingQuery, Tracking};
 
 use super::{Counting, rows};
-use crate::network::Road;
 
 const PENDING: &str = "
     select m.* from messages m
@@ -50,14 +49,7 @@ const REJECT: &str = "
 /// What the schema's triggers notify.
 const CHANNEL: &str = "messages";
 
-/// How often rows are looked for that nobody can ring for.
-const POLL: Duration = Duration::from_millis(100);
-
-pub(super) fn pending<C: Client>(
-    subscription: &Subscription,
-    road: Road,
-    counting: Counting,
-) -> Result<PendingQuery<C::Row>> {
+pub(super) fn pending<C: Client>(subscription: &Subscription, counting: Counting) -> Result<PendingQuery<C::Row>> {
     let (locking, condition) = match subscription.order() {
         Order::Unordered => (Locking::Unordered, ""),
         Order::Total => (Locking::Ordered, NOTHING_WAITS_BEFORE),
@@ -88,10 +80,6 @@ pub(super) fn pending<C: Client>(
         .with_channel(CHANNEL);
     let tracking =
         Tracking::new("messages").with_last_delivered_at("last_delivered_at").with_last_ack_at("last_ack_at");
-    let pending = match road {
-        Road::Direct => pending,
-        Road::Pooler(_) => pending.with_poll_interval(POLL),
-    };
     Ok(match counting {
         Counting::On => pending.with_tracking(tracking),
         Counting::Off => pending,
