@@ -84,7 +84,8 @@ impl Network {
     /// Ends every connection at the server's side; what a crash of the server itself does has tests of its own.
     pub(crate) async fn end_connections(&self) -> Result<()> {
         let name = self.database.name();
-        let others = format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'");
+        // Waits for their end, so that no pooler hands one out that is about to go.
+        let others = format!("select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = '{name}'");
         self.database.server().sql("postgres", &others).await.map_err(broken)?;
         Ok(())
     }

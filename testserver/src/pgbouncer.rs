@@ -177,7 +177,6 @@ fn configure(folder: &Path, port: u16, server_port: u16, prepares: bool) -> Resu
          default_pool_size = {}\n\
          server_round_robin = 1\n\
          server_idle_timeout = 2\n\
-         server_check_delay = 0\n\
          max_client_conn = 2000\n\
          ignore_startup_parameters = extra_float_digits, options\n\
          log_connections = 0\n\
