@@ -115,8 +115,8 @@ async fn consumer_that_stands_still_holds_up_no_notifications<C: Client>() {
         database.sql("select pg_notify('noise', repeat('x', 500) || n) from generate_series(1, 5000) n").await.unwrap();
         publish_numbers(&publisher, 0..10).await;
     }
-    let usage: f64 = database.sql("select pg_notification_queue_usage()").await.unwrap().parse().unwrap();
-    assert!(usage < 0.01, "{usage} of the server's queue is used");
+    // All of it is read in a while: a queue that somebody does not read stays as long as it is.
+    until_sql(&database, "select pg_notification_queue_usage() < 0.001", "t").await;
     // One that stands still stays there.
     until_sql(&database, STALLED, "0").await;
     assert!(unread.dropped() > 0, "who does not listen loses its own");

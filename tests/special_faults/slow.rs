@@ -26,20 +26,22 @@ async fn half_a_second_of_latency_costs_no_lease<C: Client>() {
     let (database, _queue) = queue::<C>().await;
     let proxy = Proxy::start(database.server().port()).await.unwrap();
     let slow = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
+    // With connections of its own: ten slow publishers keep a consumer from all that there are.
+    let publisher = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
     let audit = Audit::new();
     // As it comes, nothing is repeated here but by the defaults.
     let stream = subscribe(slow.subscription(Subscription::new("invoices", "orders"))).await.unwrap();
     let worker = work(stream, &audit);
-    publish_numbers(&slow, 0..2).await;
+    publish_numbers(&publisher, 0..2).await;
     audit.until_handled(0..2).await;
     proxy.set_delay(DELAY);
-    let publishes = (2..12).map(|number| slow.publish("orders", vec![NewMessage::json(&number).unwrap()]));
+    let publishes = (2..12).map(|number| publisher.publish("orders", vec![NewMessage::json(&number).unwrap()]));
     for published in patiently("publishing", join_all(publishes)).await {
         published.unwrap();
     }
     audit.until_handled(0..12).await;
     proxy.set_delay(Duration::ZERO);
-    publish_numbers(&slow, 12..14).await;
+    publish_numbers(&publisher, 12..14).await;
     audit.until_handled(0..14).await;
     audit.check(0..14, 1);
     assert!(!worker.is_finished());
