@@ -103,9 +103,9 @@ pub trait ListenerConnection: Send {
     /// Ends listening on a channel.
     async fn unlisten(&mut self, channel: &str) -> Result<(), ClientError>;
 
-    /// Goes to the server and back, to see whether the connection lives, and whether its session listens on what it was told to:
-    /// if not, because something between reset it, the connection is [lost](ClientError::Lost). [`LISTENING`] asks.
-    async fn ping(&mut self) -> Result<(), ClientError>;
+    /// Goes to the server and back, to see whether the connection lives. Returns on how many channels its session listens, for
+    /// which [`LISTENING`] asks: fewer than it was told to, if something between reset it.
+    async fn ping(&mut self) -> Result<i64, ClientError>;
 
     /// Waits for the next notification. Notifications that arrive during another call are kept.
     ///

@@ -420,7 +420,7 @@ async fn attend(shared: &Shared, mut connection: Box<dyn ListenerConnection>, co
                 shared.tell(Some(&channel), &Notice::Notified(payload)).await;
             }
             () = shared.changed.notified() => {}
-            _ = probe.tick() => call(connection.ping()).await?,
+            _ = probe.tick() => ensure_listens(&mut *connection, listening.len()).await?,
         }
     }
 }
@@ -481,7 +481,7 @@ async fn hears(connection: &mut dyn ListenerConnection, channel: &str) -> Result
     if arrives(connection, channel).await? {
         return Ok(Some(true));
     }
-    call(connection.ping()).await?;
+    ensure_listens(connection, 1).await?;
     if arrives(connection, channel).await? {
         return Ok(None);
     }
@@ -499,8 +499,16 @@ async fn arrives(connection: &mut dyn ListenerConnection, channel: &str) -> Resu
     }
 }
 
+/// Probes the connection, whose session something between may have reset: then it is as good as lost.
+async fn ensure_listens(connection: &mut dyn ListenerConnection, channels: usize) -> Result<()> {
+    if usize::try_from(call(connection.ping()).await?) == Ok(channels) {
+        return Ok(());
+    }
+    Err(sending(ClientError::Lost("the session has forgotten what it listens on".into())))
+}
+
 /// A call that the connection must answer in time.
-async fn call(call: impl Future<Output = Result<(), ClientError>>) -> Result<()> {
+async fn call<T>(call: impl Future<Output = Result<T, ClientError>>) -> Result<T> {
     within(PROBE, async { call.await.map_err(sending) }).await
 }
 

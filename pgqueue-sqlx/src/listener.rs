@@ -1,9 +1,6 @@
 //! [`Listener`]: a connection that listens.
 
-use std::{
-    collections::HashSet,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use async_trait::async_trait;
 use pgqueue_postgres::{ClientError, LISTENING, ListenerConnection, Notification};
@@ -23,11 +20,7 @@ const LONGEST_NAME: usize = 63;
 /// A listener of sqlx that does not reconnect: with another connection, notifications would be missing.
 ///
 /// It reconnects only while it has no connection, and that it loses in `try_recv` alone, upon which it is dropped here.
-pub(crate) struct Listener {
-    connection: Option<PgListener>,
-    /// What it was told to listen on.
-    channels: HashSet<String>,
-}
+pub(crate) struct Listener(Option<PgListener>);
 
 impl Listener {
     /// Connects, in a pool of one that nobody else uses.
@@ -43,7 +36,7 @@ impl Listener {
             Ok(mut listener) => {
                 listener.eager_reconnect(false);
                 listener.ignore_pool_close_event(true);
-                Ok(Self { connection: Some(listener), channels: HashSet::new() })
+                Ok(Self(Some(listener)))
             }
             Err(Error::PoolTimedOut) => Err(pool.why_not().await),
             Err(error) => Err(error::before_sending(error)),
@@ -51,7 +44,7 @@ impl Listener {
     }
 
     fn inner(&mut self) -> Result<&mut PgListener, ClientError> {
-        self.connection.as_mut().ok_or_else(|| ClientError::Lost("the listening connection was lost before".into()))
+        self.0.as_mut().ok_or_else(|| ClientError::Lost("the listening connection was lost before".into()))
     }
 
     /// Closes the connection unless its server has just refused something on it.
@@ -65,7 +58,7 @@ impl Listener {
     }
 
     fn close(&mut self) {
-        if let Some(listener) = self.connection.take() {
+        if let Some(listener) = self.0.take() {
             ended::close_at_once(|| drop(listener));
         }
     }
@@ -76,31 +69,23 @@ impl ListenerConnection for Listener {
     async fn listen(&mut self, channel: &str) -> Result<(), ClientError> {
         check_name(channel)?;
         let result = self.inner()?.listen(channel).await;
-        self.check(result)?;
-        self.channels.insert(channel.to_owned());
-        Ok(())
+        self.check(result)
     }
 
     async fn unlisten(&mut self, channel: &str) -> Result<(), ClientError> {
         check_name(channel)?;
-        self.channels.remove(channel);
         let result = self.inner()?.unlisten(channel).await;
         self.check(result)
     }
 
-    async fn ping(&mut self) -> Result<(), ClientError> {
+    async fn ping(&mut self) -> Result<i64, ClientError> {
         let listener = self.inner()?;
-        let result: Result<i64, Error> = async {
+        let result = async {
             let connection = listener.acquire().await?;
             sqlx::query_scalar(LISTENING).persistent(false).fetch_one(connection).await
         }
         .await;
-        let count = self.check(result)?;
-        if usize::try_from(count) != Ok(self.channels.len()) {
-            self.close();
-            return Err(ClientError::Lost("the session has forgotten what it listens on".into()));
-        }
-        Ok(())
+        self.check(result)
     }
 
     async fn next(&mut self) -> Result<Notification, ClientError> {

@@ -195,7 +195,7 @@ async fn notifications_arrive_in_order() {
     for n in 0..100 {
         database.sql(&format!("NOTIFY bell, '{n}'")).await.unwrap();
         match n % 4 {
-            0 => listener.ping().await.unwrap(),
+            0 => drop(listener.ping().await.unwrap()),
             1 => listener.listen("other").await.unwrap(),
             2 => listener.unlisten("other").await.unwrap(),
             _ => drop(timeout(Duration::ZERO, listener.ping()).await),

@@ -1,6 +1,6 @@
 //! [`Listener`]: a connection that does nothing but listen.
 
-use std::{collections::HashSet, future::poll_fn};
+use std::future::poll_fn;
 
 use async_trait::async_trait;
 use pgqueue_postgres::{ClientError, LISTENING, ListenerConnection, Notification};
@@ -21,8 +21,6 @@ const MAX_CHANNEL_BYTES: usize = 63;
 /// A connection whose task hands on what the server announces. Both end when it is dropped.
 pub(crate) struct Listener {
     client: Client,
-    /// What it was told to listen on.
-    channels: HashSet<String>,
     notifications: mpsc::Receiver<Notification>,
     /// Why there are no more notifications; sent before their channel ends.
     end: oneshot::Receiver<ClientError>,
@@ -39,7 +37,7 @@ impl Listener {
             let error = forward(connection, &sender).await;
             let _ = ended.send(error);
         });
-        Ok(Self { client, channels: HashSet::new(), notifications, end })
+        Ok(Self { client, notifications, end })
     }
 
     async fn run(&self, statement: &str) -> Result<(), ClientError> {
@@ -88,26 +86,20 @@ fn quoted(channel: &str) -> Result<String, ClientError> {
 #[async_trait]
 impl ListenerConnection for Listener {
     async fn listen(&mut self, channel: &str) -> Result<(), ClientError> {
-        self.run(&format!("LISTEN {}", quoted(channel)?)).await?;
-        self.channels.insert(channel.to_owned());
-        Ok(())
+        self.run(&format!("LISTEN {}", quoted(channel)?)).await
     }
 
     async fn unlisten(&mut self, channel: &str) -> Result<(), ClientError> {
-        self.channels.remove(channel);
         self.run(&format!("UNLISTEN {}", quoted(channel)?)).await
     }
 
-    async fn ping(&mut self) -> Result<(), ClientError> {
+    async fn ping(&mut self) -> Result<i64, ClientError> {
         let answer = self.client.simple_query(LISTENING).await.map_err(error::calling)?;
         let count = answer.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0)?.parse::<usize>().ok(),
+            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
             _ => None,
         });
-        if count != Some(self.channels.len()) {
-            return Err(ClientError::Lost("the session has forgotten what it listens on".into()));
-        }
-        Ok(())
+        count.ok_or_else(|| ClientError::Lost("the server did not say on how many channels its session listens".into()))
     }
 
     async fn next(&mut self) -> Result<Notification, ClientError> {

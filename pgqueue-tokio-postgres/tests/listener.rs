@@ -91,7 +91,7 @@ async fn ended_connection_says_why_and_stays_ended() {
     database.sql(&format!("SELECT pg_terminate_backend(pid) {LISTENERS}")).await.unwrap();
     let error = next(&mut listener).await.unwrap_err();
     assert!(matches!(&error, ClientError::Refused { code, .. } if code == "57P01"), "{error:?}");
-    for error in [next(&mut listener).await.map(drop), listener.listen("news").await, listener.ping().await] {
+    for error in [next(&mut listener).await.map(drop), listener.listen("news").await, listener.ping().await.map(drop)] {
         assert!(matches!(error, Err(ClientError::Lost(_))), "{error:?}");
     }
 }
