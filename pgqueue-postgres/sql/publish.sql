@@ -53,7 +53,7 @@ begin
   end if;
   if exists (
     select from unnest(v_headers) h
-    where jsonb_typeof(h::jsonb) <> 'object' or jsonb_path_exists(h::jsonb, '$.* ? (@.type() <> "string")')
+    where jsonb_typeof(h::jsonb) <> 'object' or jsonb_path_exists(h::jsonb, 'strict $.* ? (@.type() <> "string")')
   ) then
     raise exception 'headers are a JSON object whose values are texts' using errcode = 'invalid_parameter_value';
   end if;

@@ -16,7 +16,11 @@ use crate::{
     upgrades::fixtures::fill,
 };
 
-on_both_clients!(functions_refuse_what_they_cannot_use, what_sql_can_publish_is_consumed_or_refused);
+on_both_clients!(
+    functions_refuse_what_they_cannot_use,
+    what_sql_can_publish_is_consumed_or_refused,
+    headers_that_no_consumer_can_read_are_refused,
+);
 
 const BATCH: usize = 100;
 
@@ -209,4 +213,26 @@ async fn what_sql_can_publish_is_consumed_or_refused<C: Client>() {
     }
     assert!((1..count).contains(&published), "{published} of {count}");
     println!("{count} inputs, of which {published} were published");
+}
+
+/// What a search of long duration found, among others: a path that looks into lists took lists of texts for texts.
+async fn headers_that_no_consumer_can_read_are_refused<C: Client>() {
+    let (database, _queue) = crate::common::queue::<C>().await;
+    let publish = |headers: &str| format!("select pgqueue.publish('orders', '1', v_headers => '{headers}')");
+    for headers in [
+        r#"{"a": ["b"]}"#,
+        r#"{"a": []}"#,
+        r#"{"a": {"b": "c"}}"#,
+        r#"{"a": null}"#,
+        r#"{"a": 1}"#,
+        r#"["a"]"#,
+        r#""a""#,
+        "[]",
+    ] {
+        let refusal = database.sql(&publish(headers)).await.expect_err(headers).to_string();
+        assert!(refusal.contains("headers are a JSON object"), "{headers}: {refusal}");
+    }
+    for headers in ["{}", r#"{"a": "b", "c": ""}"#] {
+        database.sql(&publish(headers)).await.expect(headers);
+    }
 }
