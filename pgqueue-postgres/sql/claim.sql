@@ -420,6 +420,10 @@ begin
   if pg_current_xact_id_if_assigned() is not null then
     raise exception 'a claim needs a transaction of its own' using errcode = 'PQ004';
   end if;
+  -- What finds nothing writes nothing, and would go on as if nothing came.
+  if current_setting('transaction_read_only') = 'on' then
+    raise exception 'cannot claim in a read-only transaction' using errcode = 'read_only_sql_transaction';
+  end if;
   v_era := pgqueue.ensure_era();
   -- A claim that a crash forgets is only handed out again, and no answer outlives the claim it needs: the log is one line.
   perform set_config('synchronous_commit', 'off', true);

@@ -1,6 +1,27 @@
 -- Eras: which server the transaction ids belong to that the log, the cursors and the positions name. A dump that is restored on
 -- another server brings ids that mean nothing there, or that lie in its future.
 
+-- Refuses what would lose messages without a sign.
+create function pgqueue.ensure_sound() returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- A session that draws ids in advance uses them after others have drawn higher ones, which consumers may be beyond by then.
+  if (select seqcache from pg_sequence where seqrelid = 'pgqueue.log_id'::regclass) <> 1 then
+    raise exception 'the sequence pgqueue.log_id gives each session several numbers at a time, of which consumers would miss some'
+      using errcode = 'PQ011', hint = 'Say: alter sequence pgqueue.log_id cache 1.';
+  end if;
+  -- It brings rows with the transaction ids of another server, and no sequences.
+  if exists (
+    select from pg_subscription_rel r join pg_class c on c.oid = r.srrelid where c.relnamespace = 'pgqueue'::regnamespace
+  ) then
+    raise exception 'the tables of the queue are written by logical replication, which does not carry a queue over'
+      using errcode = 'PQ011', hint = 'Take the schema pgqueue out of the publication, refresh the subscription, and dump and restore it instead.';
+  end if;
+end
+$$;
+
 -- This server, by the identifier that no other has; a session asks once. 'unknown' where nobody may ask.
 create function pgqueue.here() returns text
 language plpgsql
@@ -10,6 +31,7 @@ declare
   v_here text := current_setting('pgqueue.here', true);
 begin
   if coalesce(v_here, '') = '' then
+    perform pgqueue.ensure_sound();
     begin
       v_here := (select system_identifier from pg_control_system());
     exception when insufficient_privilege or feature_not_supported then

@@ -133,22 +133,21 @@ end
 $$;
 
 -- Who keeps vacuum from removing what the queue has deleted: the oldest transaction, snapshot or slot of the cluster, of those
--- that this role may see.
+-- that this role may see. A slot's catalog_xmin holds only the rows of catalogs.
 create function pgqueue.horizon_holder() returns table (what text, who text, age_xids bigint, since timestamptz)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
   select h.what, h.who, h.age_xids, h.since
   from (
-    select 'session', coalesce(nullif(application_name, ''), usename::text, 'unknown') || ' (pid ' || pid || ', ' || coalesce(state, 'unknown') || ')',
+    select 'session', coalesce(nullif(application_name, ''), usename::text, 'unknown') || ' (pid ' || pid || ', ' || coalesce(state, backend_type, 'unknown') || ')',
            greatest(age(backend_xmin), age(backend_xid))::bigint, xact_start
     from pg_stat_activity
     where pid <> pg_backend_pid() and (backend_xmin is not null or backend_xid is not null)
     union all
     select 'prepared transaction', gid, age(transaction)::bigint, prepared from pg_prepared_xacts
     union all
-    select 'replication slot', slot_name::text, greatest(age(xmin), age(catalog_xmin))::bigint, null
-    from pg_replication_slots where xmin is not null or catalog_xmin is not null
+    select 'replication slot', slot_name::text, age(xmin)::bigint, null from pg_replication_slots where xmin is not null
   ) h (what, who, age_xids, since)
   order by h.age_xids desc nulls last
   limit 1;

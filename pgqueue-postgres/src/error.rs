@@ -16,6 +16,7 @@ const CUT_OFF: &str = "PQ007";
 const IN_USE: &str = "PQ008";
 const NOT_AT_REST: &str = "PQ009";
 const ELSEWHERE: &str = "PQ010";
+const UNSOUND: &str = "PQ011";
 
 /// Codes of PostgreSQL's own.
 const MISSING_SCHEMA: &str = "3F000";
@@ -93,6 +94,7 @@ fn refused(code: &str, message: String, about: About<'_>) -> Error {
         (CUT_OFF, About::Subscription(name)) => Error::cut_off(name),
         (IN_USE, About::Subscription(name)) => Error::in_use(name),
         (ELSEWHERE, _) => Error::new(ErrorKind::Fatal, format!("{message}; call `migrate`, which sees to that")),
+        (UNSOUND, _) => Error::new(ErrorKind::Fatal, message),
         (NOT_AT_REST, _) => Error::new(ErrorKind::Conflict, message),
         (MISSING_SCHEMA | MISSING_TABLE | MISSING_FUNCTION | MISSING_COLUMN, About::Table(name)) => {
             let remedy = "create what is missing, or correct what names it";

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use deadpool_postgres::{ClientWrapper, Manager, Object, Pool, Runtime, Timeouts};
+use deadpool_postgres::{ClientWrapper, Manager, Object, Pool, QueueMode, Runtime, Timeouts};
 use pgqueue_postgres::{Client, ClientError, ListenerConnection, Parameter};
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
@@ -55,8 +55,9 @@ impl TokioPostgres {
         let connector = tls.clone();
         let make = move |size| {
             let pool = Pool::builder(Manager::new(pooled.clone(), connector.clone()));
-            let pool = pool.max_size(size).timeouts(timeouts).runtime(Runtime::Tokio1).build();
-            pool.map_err(|source| ClientError::Unusable(source.into()))
+            // Of few connections that are used again and again, each has statements and functions ready.
+            let pool = pool.queue_mode(QueueMode::Lifo).max_size(size).timeouts(timeouts).runtime(Runtime::Tokio1);
+            pool.build().map_err(|source| ClientError::Unusable(source.into()))
         };
         Ok(Self {
             pool: make(POOL_SIZE)?,

@@ -280,10 +280,13 @@ async fn stats_count_long_backlogs_up_to_a_limit<C: Client>() {
 
 async fn an_old_transaction_is_named<C: Backend>() {
     // The horizon is that of the whole server, and PostgreSQL's own workers hold it too.
-    let server = Server::builder().with_setting("autovacuum", "off").start().await.unwrap();
+    let server = Server::builder().with_setting("autovacuum", "off").with_setting("wal_level", "logical");
+    let server = server.start().await.unwrap();
     let queue = PgQueue::<C>::connect(&server.url("postgres")).await.unwrap();
     queue.migrate().await.unwrap();
     queue.create_topic(Topic::new("orders")).await.unwrap();
+    // It holds what is deleted of catalogs, not of tables.
+    server.sql("postgres", "select pg_create_logical_replication_slot('decoded', 'pgoutput')").await.unwrap();
     assert_eq!(queue.horizon_holder().await.unwrap(), None);
     let mut transaction = C::open(&server.url("postgres")).await;
     C::execute(&mut transaction, "set local application_name = 'forgotten'; select pg_current_xact_id()").await;

@@ -1,8 +1,6 @@
 //! A server that has no room, or writes nothing: typed errors, transient where it passes, and nothing is lost.
 
-use std::time::Duration;
-
-use pgqueue_core::{ErrorKind, PublisherExt, RetryConfig, RetryPolicy, Subscription};
+use pgqueue_core::{ErrorKind, PublisherExt, Subscription};
 use pgqueue_postgres::Client;
 use pgqueue_testserver::Database;
 
@@ -100,10 +98,7 @@ async fn full_disk_delays_claims_and_answers<C: Client>() {
 async fn consumers_of_a_database_that_became_read_only_are_told<C: Client>() {
     let (database, queue) = queue::<C>().await;
     let subscription = Subscription::new("invoices", "orders").with_lease(SHORT_LEASE);
-    // An idle consumer finds it out when it goes to sleep, which is tried again as often as a lost connection is.
-    let policy = Some(RetryPolicy::new(5, Duration::from_millis(50)));
-    let retry = RetryConfig::default().with_connection(policy);
-    let mut stream = patient(&queue, subscription.clone()).await.with_retry(retry);
+    let mut stream = patient(&queue, subscription.clone()).await;
     publish_numbers(&queue, 0..10).await;
     let held = next(&mut stream).await;
     let set = |what: &str| {

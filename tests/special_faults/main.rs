@@ -22,3 +22,4 @@ mod process;
 mod publishers;
 mod shim;
 mod slow;
+mod unsound;

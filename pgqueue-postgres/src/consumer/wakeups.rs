@@ -38,6 +38,8 @@ struct Listening<C: Client> {
     looks: usize,
     /// When to look again.
     sleep_until: Instant,
+    /// Whether the last look was refused, which the next fetch is to find out.
+    refused: bool,
 }
 
 /// Why the wait ended.
@@ -64,12 +66,18 @@ pub(crate) async fn wakeups<C: Client>(consumer: Arc<Consumer<C>>) -> Result<Wak
         awake: AWAKE.len(),
         looks: 0,
         sleep_until: now,
+        refused: false,
     };
     listening.changed.mark_unchanged();
     Ok(Box::pin(stream::unfold(Some(listening), |listening| async {
         let mut listening = listening?;
         match listening.next().await {
             Ok(wakeup) => Some((Ok(wakeup), Some(listening))),
+            // Listening again would be tried for as long as a lost connection is; a fetch that is refused ends the stream.
+            Err(error) if !error.is_transient() && !listening.refused => {
+                listening.refused = true;
+                Some((Ok(Wakeup::Tick), Some(listening)))
+            }
             Err(error) => Some((Err(error), None)),
         }
     })))
@@ -99,6 +107,7 @@ impl<C: Client> Listening<C> {
             if !deliverable && Instant::now() >= self.sleep_until {
                 let is_awake = self.awake < AWAKE.len();
                 let looked = if is_awake { self.consumer.look(false).await? } else { self.arm_and_look().await? };
+                self.refused = false;
                 if looked.messages == 0 {
                     self.awake += usize::from(is_awake);
                     let pause = AWAKE.get(self.awake).copied();
