@@ -61,8 +61,11 @@ pub(crate) trait Backend: Send + Sync + 'static {
     ) -> Result<Box<dyn Uncommitted>>;
 }
 
-/// How many connections there are to a pooler.
-const CONNECTIONS: usize = 16;
+/// How many connections a driver has. Each that is new reads and plans the schema's functions, which is most of what a case costs.
+const CONNECTIONS: usize = 3;
+
+/// How many there are to a pooler, which has sessions at hand.
+const TO_POOLER: usize = 16;
 
 /// How often consumers look that nobody can ring for.
 const POLL: Duration = Duration::from_millis(100);
@@ -86,9 +89,10 @@ pub(crate) async fn make<B: Backend>(road: Road) -> Result<Box<dyn Harness>> {
 
 async fn connect<B: Backend>(road: Road, url: &str) -> Result<PgQueue<B::Client>> {
     match road {
-        Road::Direct => PgQueue::connect(url).await,
-        Road::Pooler(_) => PgQueue::new(B::Client::behind_pooler(url, CONNECTIONS))
-            .with_options(Options::new().with_poll_interval(POLL)),
+        Road::Direct => Ok(PgQueue::new(B::Client::of(url, CONNECTIONS))),
+        Road::Pooler(_) => {
+            PgQueue::new(B::Client::behind_pooler(url, TO_POOLER)).with_options(Options::new().with_poll_interval(POLL))
+        }
     }
 }
 

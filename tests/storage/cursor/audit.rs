@@ -1,11 +1,17 @@
 //! The end of a run: everything is drained, and nothing may be left.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::{model::Phase, world::World};
 
 /// A session of a consumer.
 const CONSUMER: usize = 5;
 /// So many looks at nothing in a row, and nothing comes any more: more than there are lanes.
 const LOOKS: usize = 6;
+/// How long it may take until the log is empty, once all is settled.
+const EMPTIED: Duration = Duration::from_secs(5);
 
 impl World<'_> {
     /// Claims and settles all that is left, and looks at what the tables still have.
@@ -63,7 +69,11 @@ impl World<'_> {
     async fn nothing_is_left(&mut self) -> Result<(), String> {
         // Looks that find nothing move the cursors, once in a while; what is left of old ones goes with every sixteenth move. In stable
         // total order none passes what is in progress elsewhere on the server.
+        let patience = Instant::now() + EMPTIED;
         loop {
+            if Instant::now() > patience {
+                return Err("the log is never emptied".to_owned());
+            }
             for subscription in 0..self.model.subscriptions.len() {
                 self.grow_old().await?;
                 self.drain(subscription).await?;

@@ -4,6 +4,8 @@
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sabotage {
     pub(crate) name: &'static str,
+    /// The seed that is tried first, as it showed it soonest.
+    pub(crate) seed: u64,
     pub(crate) function: &'static str,
     /// What is replaced, and what by.
     pub(crate) edits: &'static [(&'static str, &'static str)],
@@ -12,16 +14,19 @@ pub(crate) struct Sabotage {
 pub(crate) const SABOTAGES: [Sabotage; 15] = [
     Sabotage {
         name: "latecomers that were in progress are forgotten",
+        seed: 0,
         function: "late_ids",
         edits: &[("select pg_snapshot_xip(c.seen)", "select null::xid8")],
     },
     Sabotage {
         name: "latecomers that began after the snapshot's last are forgotten",
+        seed: 1,
         function: "late_ids",
         edits: &[("xact >= pg_snapshot_xmax(c.seen) and xact < c.upto", "false")],
     },
     Sabotage {
         name: "the cursor is read before the lock",
+        seed: 41,
         function: "claim",
         edits: &[
             (
@@ -38,11 +43,13 @@ pub(crate) const SABOTAGES: [Sabotage; 15] = [
     },
     Sabotage {
         name: "upto is drawn before the look",
+        seed: 1,
         function: "claim",
         edits: &[("for i in 0 .. v_lanes - 1 loop", "v_xact := pg_current_xact_id();\nfor i in 0 .. v_lanes - 1 loop")],
     },
     Sabotage {
         name: "seen is of a later statement",
+        seed: 0,
         function: "look",
         edits: &[
             ("           pg_current_snapshot()\n", "           null::pg_snapshot\n"),
@@ -51,6 +58,7 @@ pub(crate) const SABOTAGES: [Sabotage; 15] = [
     },
     Sabotage {
         name: "seen is of an earlier statement",
+        seed: 0,
         function: "look",
         edits: &[
             ("loop\n", "loop\nselect pg_current_snapshot() into v_seen;\n"),
@@ -59,17 +67,25 @@ pub(crate) const SABOTAGES: [Sabotage; 15] = [
     },
     Sabotage {
         name: "latecomers beyond the limit are forgotten",
+        seed: 1,
         function: "look",
         edits: &[("if cardinality(v_late) > v_most then", "v_late := v_late[1:v_most];\nif false then")],
     },
-    Sabotage { name: "a look passes what it did not examine", function: "last_id", edits: &[("and id <= v_end ", "")] },
+    Sabotage {
+        name: "a look passes what it did not examine",
+        seed: 1,
+        function: "last_id",
+        edits: &[("and id <= v_end ", "")],
+    },
     Sabotage {
         name: "a lane goes on before its first is settled",
+        seed: 0,
         function: "claim",
         edits: &[("if l.rank <= c.top or", "if false and")],
     },
     Sabotage {
         name: "anybody may settle",
+        seed: 0,
         function: "settle",
         edits: &[
             ("h.id = d.id and h.token = d.token", "h.id = d.id"),
@@ -78,11 +94,13 @@ pub(crate) const SABOTAGES: [Sabotage; 15] = [
     },
     Sabotage {
         name: "trimming forgets the leases",
+        seed: 6,
         function: "trim",
         edits: &[("where subscription = s.id and not kept", "where subscription = s.id and false")],
     },
     Sabotage {
         name: "latecomers come to whoever selects others",
+        seed: 0,
         function: "late_ids",
         edits: &[(
             "and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, v_conditions, l.key, l.kind, l.tags, l.payload)",
@@ -91,13 +109,20 @@ pub(crate) const SABOTAGES: [Sabotage; 15] = [
     },
     Sabotage {
         name: "a look of a part passes its last",
+        seed: 0,
         function: "fresh_ids",
         edits: &[("id > v_after and id <= v_end", "id > v_after and id < v_end"); 2],
     },
     Sabotage {
         name: "trimming begins behind what came late",
+        seed: 12,
         function: "beginnings",
         edits: &[("pgqueue.late_ids(s, null, c, 0)", "'{}'::bigint[]")],
     },
-    Sabotage { name: "trimming forgets the latecomers", function: "trim", edits: &[("(xact < v_xmin or", "(true or")] },
+    Sabotage {
+        name: "trimming forgets the latecomers",
+        seed: 0,
+        function: "trim",
+        edits: &[("(xact < v_xmin or", "(true or")],
+    },
 ];
