@@ -73,19 +73,28 @@ async fn ordered_consumer_that_counts_asks_seldom<C: Client>() {
 
 async fn asks_seldom<C: Client>(locking: Locking, configure: fn(PendingQuery<C::Row>) -> PendingQuery<C::Row>) {
     let query = || configure(messages::<C>("a", locking).with_poll_interval(NEVER).with_max_deliveries(1));
-    let database = database().await;
-    let tables = tables::<C>(&database).await;
-    let mut stream = consume(tables.query(query())).await;
-    let idle = rate(&database, &mut stream).await;
-    drop(stream);
-
-    insert(&database, "a", 0..1).await;
-    let mut stream = consume(tables.query(query())).await;
-    let _held = next(&mut stream).await;
-    let full = rate(&database, &mut stream).await;
-
-    let mut second = consume(tables.query(query())).await;
-    let waits = rate(&database, &mut second).await;
+    let idle = async {
+        let database = database().await;
+        let mut stream = consume(tables::<C>(&database).await.query(query())).await;
+        rate(&database, &mut stream).await
+    };
+    let full = async {
+        let database = database().await;
+        insert(&database, "a", 0..1).await;
+        let mut stream = consume(tables::<C>(&database).await.query(query())).await;
+        let _held = next(&mut stream).await;
+        rate(&database, &mut stream).await
+    };
+    let waits = async {
+        let database = database().await;
+        let tables = tables::<C>(&database).await;
+        insert(&database, "a", 0..1).await;
+        let mut first = consume(tables.query(query())).await;
+        let _held = next(&mut first).await;
+        let mut second = consume(tables.query(query())).await;
+        rate(&database, &mut second).await
+    };
+    let (idle, full, waits) = tokio::join!(idle, full, waits);
     eprintln!(
         "{locking:?}: transactions a second: {idle:.1} idle, {full:.1} at its limit, {waits:.1} while others hold the row"
     );
