@@ -179,15 +179,19 @@ begin
     return 0;
   end if;
   for o in
-    select * from pgqueue.owner where beat_at < v_now - lease_ms * interval '1 millisecond' * 2 / 3
+    select * from pgqueue.owner
+    where beat_at < v_now - lease_ms * interval '1 millisecond' * 2 / 3 or beat_at > v_now + interval '1 second'
     for update skip locked
   loop
-    if o.suspected_at is null then
+    if o.beat_at > v_now then
+      -- The clock was put back: as if it had beaten now.
+      update pgqueue.owner set beat_at = v_now, suspected_at = null where id = o.id;
+    elsif o.suspected_at is null then
       update pgqueue.owner set suspected_at = v_now where id = o.id;
     elsif o.suspected_at <= v_now - o.lease_ms * interval '1 millisecond' / 3
       and o.beat_at <= v_now - o.lease_ms * interval '1 millisecond'
       -- While the server was down nobody could beat.
-      and pg_postmaster_start_time() <= v_now - o.lease_ms * interval '1 millisecond'
+      and pg_postmaster_start_time() not between v_now - o.lease_ms * interval '1 millisecond' and v_now
       -- Nor is one dead whose claim is in progress: the active one of a subscription that has one at a time.
       and (
         not exists (select from pgqueue.subscription s where s.id = o.subscription and s.active = o.id)

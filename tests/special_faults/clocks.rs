@@ -20,6 +20,7 @@ on_both_clients!(
     wall_clocks_of_processes_change_nothing,
     who_dies_with_a_wrong_clock_is_found_as_soon,
     jump_of_the_servers_clock_costs_no_lease,
+    who_dies_before_the_servers_clock_is_put_back_is_found_as_soon,
 );
 
 const TEN_MINUTES: i64 = 600;
@@ -130,4 +131,23 @@ async fn jump_of_the_servers_clock_costs_no_lease<C: Client>() {
         assert!(since.elapsed() < SOON);
         numbers += 4;
     }
+}
+
+async fn who_dies_before_the_servers_clock_is_put_back_is_found_as_soon<C: Client>() {
+    let shim = Shim::new();
+    let server = shim.server().await;
+    let queue = queue_in::<C>(&server).await;
+    queue.insert_subscription(&subscription()).await.unwrap();
+    let mut process = Process::start::<C>("hold", &server.url("queue"), &[]);
+    publish_numbers(&queue, 0..1).await;
+    assert_eq!(process.says().await, Some(("held".into(), 0)));
+    process.kill().await;
+    shim.shift(-TEN_MINUTES);
+    let since = Instant::now();
+    let audit = Audit::new();
+    let worker = work(patient(&queue, subscription()).await, &audit);
+    audit.until_handled(0..1).await;
+    let took = since.elapsed();
+    assert!(took < SOON, "it took {took:?}");
+    worker.abort();
 }
