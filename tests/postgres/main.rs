@@ -17,5 +17,6 @@ mod ok_in;
 mod pools;
 mod registry;
 mod retention;
+mod ringing;
 mod selecting;
 mod taking_over;
