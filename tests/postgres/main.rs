@@ -9,6 +9,7 @@ mod bad_input;
 mod checkpoints;
 mod consuming;
 mod crossing;
+mod idle;
 mod laggards;
 mod lifecycle;
 mod listener;
