@@ -20,4 +20,5 @@ mod registry;
 mod retention;
 mod ringing;
 mod selecting;
+mod sharing;
 mod taking_over;
