@@ -26,6 +26,10 @@ const KILL: &str = "
     select count(pg_terminate_backend(pid)) from pg_stat_activity
     where datname = current_database() and wait_event_type = 'Lock'";
 
+/// Whoever waits for a lock here.
+const WAITING: &str = "
+    select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+
 /// Migrates into a lock that another holds, and is killed there; returns when it is over.
 async fn killed<C: Backend>(database: &Database, lock: &str, further: &[&str]) {
     let mut holder = C::open(&database.url()).await;
@@ -81,7 +85,13 @@ async fn a_long_lock_stops_a_migration_and_loses_nothing<C: Backend>() {
     let before = catalog::schema(&database).await;
     let mut holder = C::open(&database.url()).await;
     C::execute(&mut holder, "lock table pgqueue.log in access share mode").await;
-    let stopped = patiently("a refusal", queue.migrate_further(&FURTHER)).await.unwrap_err();
+    let published = async {
+        until_sql(&database, WAITING, "1").await;
+        // Whoever comes then waits behind it, and for no longer than it does: the lock is still held.
+        publish_number(&queue, 0).await
+    };
+    let (stopped, _) = tokio::join!(patiently("a refusal", queue.migrate_further(&FURTHER)), published);
+    let stopped = stopped.unwrap_err();
     assert_says(&stopped, ErrorKind::Query, &["version 2", "lock timeout", "it is as before"]);
     assert!(stopped.is_transient());
     catalog::assert_same("nothing is left half done", &before, &catalog::schema(&database).await);
