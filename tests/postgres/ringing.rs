@@ -208,7 +208,7 @@ async fn nobody_rings_while_the_servers_queue_is_half_full<C: Client>() {
     let (database, _queue) = queue::<C>().await;
     database.sql(SAID_USAGE).await.unwrap();
     let queue = PgQueue::<C>::connect(&database.url()).await.unwrap();
-    let mut stream = consume(&queue, invoices().with_lease(RARELY)).await;
+    let mut stream = consume(&queue, invoices().with_lease(10 * RARELY)).await; // no beat makes it look
     asleep(&database, &mut stream).await;
     let mut rings = Rings::of(&database).await;
     publish_singly(&queue, 5).await;
