@@ -1,4 +1,4 @@
-//! The conformance kit on both clients: on the queue, and on a team's own tables; where deliveries are not counted, on one.
+//! The conformance kit on both clients: on the queue, and on a team's own tables, with and without counted deliveries.
 
 mod harness;
 mod network;
@@ -7,6 +7,7 @@ mod own_table;
 mod small;
 mod through_sqlx;
 mod through_tokio_postgres;
+mod turns;
 
 use std::process::ExitCode;
 
@@ -16,7 +17,9 @@ use pgqueue_conformance::trials;
 use pgqueue_sqlx::Sqlx;
 use pgqueue_tokio_postgres::TokioPostgres;
 
-use crate::{network::Road::Direct, through_sqlx::ThroughSqlx, through_tokio_postgres::ThroughTokioPostgres};
+use crate::{
+    network::Road::Direct, through_sqlx::ThroughSqlx, through_tokio_postgres::ThroughTokioPostgres, turns::every_other,
+};
 
 /// How many trials run at a time, unless the arguments say otherwise: they wait more than they work.
 const THREADS: usize = 8;
@@ -31,9 +34,10 @@ fn main() -> ExitCode {
     let all: Vec<Trial> = [
         trials("tokio_postgres", queue, || harness::make::<ThroughTokioPostgres>(Direct)),
         trials("sqlx", queue, || harness::make::<ThroughSqlx>(Direct)),
-        trials("own_table_tokio_postgres", counted, || own_table::make::<TokioPostgres>(On)),
-        trials("own_table_sqlx", counted, || own_table::make::<Sqlx>(On)),
-        trials("uncounted_table", uncounted, || own_table::make::<TokioPostgres>(Off)),
+        every_other(trials("own_table_tokio_postgres", counted, || own_table::make::<TokioPostgres>(On)), 0),
+        every_other(trials("own_table_sqlx", counted, || own_table::make::<Sqlx>(On)), 1),
+        every_other(trials("uncounted_table_tokio_postgres", uncounted, || own_table::make::<TokioPostgres>(Off)), 1),
+        every_other(trials("uncounted_table_sqlx", uncounted, || own_table::make::<Sqlx>(Off)), 0),
     ]
     .into_iter()
     .flatten()

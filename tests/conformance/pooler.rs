@@ -9,6 +9,7 @@ mod network;
 mod small;
 mod through_sqlx;
 mod through_tokio_postgres;
+mod turns;
 
 #[allow(dead_code, reason = "shared with other tests, of which each uses a part")]
 #[path = "../postgres/common.rs"]
@@ -36,7 +37,7 @@ use pgqueue_testserver::{PgBouncer, test_server};
 use pgqueue_tokio_postgres::TokioPostgres;
 use tokio::runtime::Runtime;
 
-use crate::{through_sqlx::ThroughSqlx, through_tokio_postgres::ThroughTokioPostgres};
+use crate::{through_sqlx::ThroughSqlx, through_tokio_postgres::ThroughTokioPostgres, turns::every_other};
 
 /// How many trials run at a time, unless the arguments say otherwise: they wait more than they work.
 const THREADS: usize = 8;
@@ -51,8 +52,8 @@ fn main() -> ExitCode {
 
     let capabilities = harness::CAPABILITIES;
     let mut trials: Vec<Trial> = [
-        of_kit("tokio_postgres", capabilities, || harness::make::<ThroughTokioPostgres>(place::road())),
-        of_kit("sqlx", capabilities, || harness::make::<ThroughSqlx>(place::road())),
+        every_other(of_kit("tokio_postgres", capabilities, || harness::make::<ThroughTokioPostgres>(place::road())), 0),
+        every_other(of_kit("sqlx", capabilities, || harness::make::<ThroughSqlx>(place::road())), 1),
     ]
     .into_iter()
     .flatten()

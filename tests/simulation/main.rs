@@ -45,7 +45,7 @@ use std::{
 use crate::{check::check, sabotage::SABOTAGES, world::run};
 
 /// How many seeds are run if nobody says otherwise: seconds, not minutes.
-const SEEDS: u64 = 3_000;
+const SEEDS: u64 = 2_000;
 
 #[test]
 fn every_promise_is_kept_whatever_happens() {

@@ -5,16 +5,25 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use pgqueue_core::{ErrorKind, NewMessage, Publisher, Subscription, subscribe};
 use pgqueue_postgres::{Client, PgQueue};
-use pgqueue_testserver::Proxy;
+use pgqueue_testserver::{Database, Proxy};
 use tokio::time::sleep;
 
 use crate::{
     audit::{Audit, patient, work},
     both_clients::on_both_clients,
-    common::{next, number, patiently, publish_numbers, queue, take, url_through},
+    common::{
+        SHORT_LEASE, invoices, next, number, patiently, publish_number, publish_numbers, queue, take, until_sql,
+        url_through,
+    },
 };
 
-on_both_clients!(half_a_second_of_latency_costs_no_lease, silence_longer_than_the_lease_is_recovered_from);
+on_both_clients!(
+    half_a_second_of_latency_costs_no_lease,
+    silence_longer_than_the_lease_is_recovered_from,
+    answer_whose_reply_was_lost_is_unknown,
+    messages_whose_claim_was_not_answered_come_again,
+    handlers_are_told_when_their_consumer_is_cut_off_for_a_lease,
+);
 
 /// What is held back each way.
 const DELAY: Duration = Duration::from_millis(500);
@@ -81,4 +90,81 @@ async fn silence_longer_than_the_lease_is_recovered_from<C: Client>() {
     let mut another = patient(&direct, Subscription::new("later", "orders")).await;
     publish_numbers(&direct, 10..11).await;
     next(&mut another).await.ok().await.unwrap();
+}
+
+/// Leases that the server has.
+const LEASES: &str = "select count(*) from pgqueue.lease";
+
+async fn answer_whose_reply_was_lost_is_unknown<C: Client>() {
+    let (database, direct) = queue::<C>().await;
+    let proxy = Proxy::start(database.server().port()).await.unwrap();
+    let far = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
+    let mut stream = patient(&far, invoices()).await;
+    // Until every connection has prepared what an answer takes.
+    publish_numbers(&direct, 0..50).await;
+    for _ in 0..49 {
+        next(&mut stream).await.ok().await.unwrap();
+    }
+    let held = next(&mut stream).await;
+    proxy.hold_answers(true);
+    let (answer, ()) = tokio::join!(patiently("an answer", held.ok()), async {
+        until_sql(&database, LEASES, "0").await; // it is settled, and nobody hears of it
+        proxy.cut().await;
+        proxy.hold_answers(false);
+        proxy.restore().await.unwrap();
+    });
+    assert_eq!(answer.unwrap_err().kind(), ErrorKind::Unknown);
+}
+
+async fn messages_whose_claim_was_not_answered_come_again<C: Client>() {
+    let (database, direct) = queue::<C>().await;
+    let proxy = Proxy::start(database.server().port()).await.unwrap();
+    let far = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
+    let mut stream = patient(&far, invoices().with_lease(3 * SHORT_LEASE)).await;
+    // A connection may be tested or prepared first, and then it is that answer which is held back.
+    let mut numbers = 0..20;
+    let lost = loop {
+        let number = numbers.next().expect("a claim that is not answered");
+        proxy.hold_answers(true);
+        publish_number(&direct, number).await;
+        let is_claimed = tokio::select! {
+            is_claimed = claimed(&database) => is_claimed,
+            delivery = next(&mut stream) => panic!("{delivery:?} though no answer comes through"),
+        };
+        if is_claimed {
+            break number;
+        }
+        proxy.hold_answers(false);
+        next(&mut stream).await.ok().await.unwrap();
+        until_sql(&database, LEASES, "0").await;
+    };
+    proxy.cut().await;
+    proxy.hold_answers(false);
+    proxy.restore().await.unwrap();
+    let again = next(&mut stream).await;
+    assert_eq!((number(&again), again.message().attempt()), (lost, 1));
+    again.ok().await.unwrap();
+}
+
+/// Whether something is claimed before long.
+async fn claimed(database: &Database) -> bool {
+    for _ in 0..20 {
+        if database.sql(LEASES).await.unwrap() == "1" {
+            return true;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    false
+}
+
+async fn handlers_are_told_when_their_consumer_is_cut_off_for_a_lease<C: Client>() {
+    let (database, direct) = queue::<C>().await;
+    let proxy = Proxy::start(database.server().port()).await.unwrap();
+    let far = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
+    let mut stream = patient(&far, invoices().with_lease(SHORT_LEASE)).await;
+    publish_number(&direct, 0).await;
+    let held = next(&mut stream).await;
+    proxy.cut().await;
+    patiently("word of a lease that may be lost", held.lease_lost()).await;
+    proxy.restore().await.unwrap();
 }
