@@ -182,7 +182,8 @@ fn queries_and_listeners_can_be_dropped_outside_of_a_runtime() {
     runtime.block_on(async { timeout(QUIET, &mut query).await.unwrap_err() });
     drop(query);
     drop(listener);
-    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE query ILIKE '%LISTEN \"c\"'";
+    let sessions =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query ILIKE '%LISTEN \"c\"'";
     runtime.block_on(until(&database, sessions, "0"));
 }
 
@@ -256,7 +257,12 @@ async fn a_listener_needs_no_connection_of_the_pool() {
     listener.listen("bell").await.unwrap();
     listener.ping().await.unwrap();
     drop(listener);
-    until(&database, "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN \"bell\"'", "0").await;
+    until(
+        &database,
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN \"bell\"'",
+        "0",
+    )
+    .await;
     drop(all);
 }
 
@@ -266,7 +272,7 @@ async fn a_lost_listener_says_so() {
     let client = connect(&database).await;
     let mut listener = listen(&client).await;
     listener.listen("bell").await.unwrap();
-    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'LISTEN \"bell\"'";
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN \"bell\"'";
     client.run_script(end).await.unwrap();
     for _ in 0..2 {
         let lost = timeout(PATIENCE, listener.next()).await.unwrap();

@@ -144,7 +144,7 @@ async fn answer_that_never_comes_is_unknown<C: Small>() {
     database.sql(slow).await.unwrap();
     let mut stream = consume(driver(&tables, "a", Locking::Ordered)).await;
     let answer = tokio::spawn(next(&mut stream).await.ok());
-    until_sql(&database, "select count(*) from pg_stat_activity where query = 'COMMIT' and state = 'active'", "1")
+    until_sql(&database, "select count(*) from pg_stat_activity where datname = current_database() and query = 'COMMIT' and state = 'active'", "1")
         .await;
     proxy.cut().await;
     let error = patiently("an answer", answer).await.unwrap().unwrap_err();
