@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it is watched that nothing happens.
 const QUIET: Duration = Duration::from_millis(300);
 
+/// Who listens on "bell".
+const LISTENERS: &str = "FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN \"bell\"'";
+
 async fn connect(database: &Database) -> Sqlx {
     Sqlx::connect(&database.url()).await.unwrap()
 }
@@ -257,12 +260,7 @@ async fn a_listener_needs_no_connection_of_the_pool() {
     listener.listen("bell").await.unwrap();
     listener.ping().await.unwrap();
     drop(listener);
-    until(
-        &database,
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN \"bell\"'",
-        "0",
-    )
-    .await;
+    until(&database, &format!("SELECT count(*) {LISTENERS}"), "0").await;
     drop(all);
 }
 
@@ -272,8 +270,7 @@ async fn a_lost_listener_says_so() {
     let client = connect(&database).await;
     let mut listener = listen(&client).await;
     listener.listen("bell").await.unwrap();
-    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN \"bell\"'";
-    client.run_script(end).await.unwrap();
+    client.run_script(&format!("SELECT pg_terminate_backend(pid) {LISTENERS}")).await.unwrap();
     for _ in 0..2 {
         let lost = timeout(PATIENCE, listener.next()).await.unwrap();
         assert!(matches!(lost, Err(ClientError::Lost(_))), "{lost:?}");

@@ -71,9 +71,7 @@ const REDRIVE: &str = "
 /// Whether deliveries are counted.
 #[derive(Clone, Copy)]
 pub(crate) enum Counting {
-    #[allow(dead_code, reason = "each test has one of the two")]
     On,
-    #[allow(dead_code, reason = "each test has one of the two")]
     Off,
 }
 

@@ -9,8 +9,9 @@ use pgqueue_core::{
 };
 use pgqueue_postgres::{Client, PgQueue};
 use pgqueue_tests::migrated;
+pub(crate) use pgqueue_tests::until_sql;
 use pgqueue_testserver::{Database, Proxy};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 /// How long anything may take that has to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,6 +21,10 @@ pub(crate) const QUIET: Duration = Duration::from_millis(700);
 
 /// A lease that ends soon.
 pub(crate) const SHORT_LEASE: Duration = Duration::from_secs(1);
+
+/// How many sessions wait for a lock.
+pub(crate) const WAITS: &str =
+    "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
 
 /// A queue with its schema and the topic "orders".
 pub(crate) async fn queue<C: Client>() -> (Database, PgQueue<C>) {
@@ -99,22 +104,6 @@ pub(crate) async fn quiet(stream: &mut ConsumeStream) {
     }
 }
 
-/// Waits until a query yields something.
-pub(crate) async fn until_sql(database: &Database, query: &str, wanted: &str) {
-    let since = Instant::now();
-    loop {
-        let found = database.sql(query).await.unwrap();
-        if found == wanted {
-            return;
-        }
-        assert!(
-            since.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} in vain for {wanted:?}; there is {found:?} of {query}"
-        );
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Checks what an error says, all of its sources included: it is of this kind, names these, and tells no secret.
 pub(crate) fn assert_says(error: &Error, kind: ErrorKind, words: &[&str]) {
     let said = error.to_string();
@@ -139,4 +128,9 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
 pub(crate) fn url_through(database: &Database, proxy: &Proxy) -> String {
     let port = |port: u16| format!(":{port}/");
     database.url().replace(&port(database.server().port()), &port(proxy.port()))
+}
+
+/// A claim of somebody who consumes in SQL, which says how many messages it took.
+pub(crate) fn claim_of(somebody: &str, most: u64) -> String {
+    format!("select count(id) from pgqueue.claim(1, '{somebody}', '{somebody}', {most}, true, true, 0, false)")
 }

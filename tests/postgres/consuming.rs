@@ -12,14 +12,16 @@ use std::{
 use async_trait::async_trait;
 use futures::join;
 use pgqueue_core::{Ack, ConsumeStream, ErrorKind, NewMessage, Order, Publisher, Subscription, Topic};
-use pgqueue_postgres::{Client, ClientError, ListenerConnection, Options, Parameter, PgQueue};
-use pgqueue_testserver::Server;
+use pgqueue_postgres::{Client, ClientError, PgQueue};
+use pgqueue_testserver::{Database, Server};
 use pgqueue_tokio_postgres::TokioPostgres;
 use tokio::time::sleep;
 
 use crate::{
+    between::{Between, Meddle},
     both_clients::on_both_clients,
     common::{consume, invoices, next, number, publish_number, publish_numbers, queue, quiet, take},
+    sleeping::{RARELY, rarely_looking},
 };
 
 on_both_clients!(
@@ -37,16 +39,13 @@ on_both_clients!(
 /// Within how much time who sleeps hears of a message, with some slack for a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
-/// How often who sleeps looks by itself: not within a test.
-const RARELY: Duration = Duration::from_secs(60);
-
 /// A lease, and how late a claim is answered: a beat comes every third of the lease.
 const LEASE: Duration = Duration::from_secs(3);
 const LATE: Duration = Duration::from_millis(2500);
 
 /// A consumer that does nothing by itself for long.
 async fn sleepy<C: Client>(queue: PgQueue<C>) -> (PgQueue<C>, ConsumeStream) {
-    let queue = queue.with_options(Options::new().with_poll_interval(RARELY)).unwrap();
+    let queue = rarely_looking(queue);
     let mut stream = consume(&queue, invoices().with_lease(RARELY)).await;
     quiet(&mut stream).await;
     (queue, stream)
@@ -66,9 +65,9 @@ async fn at_once(stream: &mut ConsumeStream, count: usize) -> HashSet<u64> {
     seen
 }
 
-/// A client that can be switched off, as if its server could not be reached, and whose claims can be answered late.
-struct Switch<C> {
-    client: C,
+/// Switches a client off, as if its server could not be reached, and answers its claims late.
+#[derive(Clone, Default)]
+struct Switch {
     is_off: Arc<AtomicBool>,
     is_slow: Arc<AtomicBool>,
     /// How many calls there were while it was off.
@@ -76,59 +75,42 @@ struct Switch<C> {
 }
 
 #[async_trait]
-impl<C: Client> Client for Switch<C> {
-    type Row = C::Row;
-    type Transaction = C::Transaction;
-
-    async fn connect(url: &str) -> Result<Self, ClientError> {
-        let client = C::connect(url).await?;
-        Ok(Self { client, is_off: Arc::default(), is_slow: Arc::default(), refused: Arc::default() })
-    }
-
-    async fn query(&self, statement: &str, parameters: &[Parameter]) -> Result<Vec<C::Row>, ClientError> {
+impl Meddle for Switch {
+    async fn before<C: Client>(&self, _client: &C, _statement: &str) -> Result<(), ClientError> {
         if self.is_off.load(Ordering::SeqCst) {
             self.refused.fetch_add(1, Ordering::SeqCst);
             return Err(ClientError::Unreachable("switched off".into()));
         }
-        let answer = self.client.query(statement, parameters).await;
+        Ok(())
+    }
+
+    async fn after(&self, statement: &str) {
         if self.is_slow.load(Ordering::SeqCst) && statement.contains("pgqueue.claim(") {
             sleep(LATE).await;
         }
-        answer
     }
+}
 
-    async fn run_script(&self, script: &str) -> Result<(), ClientError> {
-        self.client.run_script(script).await
-    }
-
-    async fn begin(&self) -> Result<C::Transaction, ClientError> {
-        self.client.begin().await
-    }
-
-    fn max_connections(&self) -> usize {
-        self.client.max_connections()
-    }
-
-    async fn open_listener(&self) -> Result<Option<Box<dyn ListenerConnection>>, ClientError> {
-        self.client.open_listener().await
-    }
+/// A queue behind a switch.
+async fn switched<C: Client>(database: &Database) -> (PgQueue<Between<C, Switch>>, Switch) {
+    let switch = Switch::default();
+    let client = C::connect(&database.url()).await.unwrap();
+    (PgQueue::new(Between::new(client, switch.clone())), switch)
 }
 
 async fn failing_claims_ahead_are_not_repeated_at_once<C: Client>() {
     let (database, queue) = queue::<C>().await;
-    let switch = Switch::<C>::connect(&database.url()).await.unwrap();
-    let (is_off, refused) = (Arc::clone(&switch.is_off), Arc::clone(&switch.refused));
-    let switched = PgQueue::<Switch<C>>::new(switch);
+    let (switched, switch) = switched::<C>(&database).await;
     queue.insert_subscription(&invoices()).await.unwrap();
     publish_numbers(&queue, 0..40).await;
     let mut stream = consume(&switched, invoices().with_prefetch(10)).await;
     let mut deliveries = take(&mut stream, 4).await;
-    is_off.store(true, Ordering::SeqCst);
+    switch.is_off.store(true, Ordering::SeqCst);
     deliveries.extend(take(&mut stream, 6).await); // with half of them left it claims ahead
     sleep(Duration::from_millis(300)).await;
-    let refused = refused.load(Ordering::SeqCst);
+    let refused = switch.refused.load(Ordering::SeqCst);
     assert!((1..20).contains(&refused), "it called {refused} times");
-    is_off.store(false, Ordering::SeqCst);
+    switch.is_off.store(false, Ordering::SeqCst);
     deliveries.extend(take(&mut stream, 30).await);
     let seen: HashSet<_> = deliveries.iter().map(number).collect();
     assert_eq!(seen, (0..40).collect());
@@ -184,7 +166,7 @@ async fn one_of_several_publishers_rings_for_all<C: Client>() {
 
 async fn who_sleeps_for_long_is_armed_once<C: Client>() {
     let (database, queue) = queue::<C>().await;
-    let queue = queue.with_options(Options::new().with_poll_interval(RARELY)).unwrap();
+    let queue = rarely_looking(queue);
     let mut stream = consume(&queue, invoices().with_lease(Duration::from_secs(1))).await;
     for _ in 0..4 {
         quiet(&mut stream).await; // it beats, and looks each time
@@ -199,9 +181,8 @@ async fn a_lease_whose_claim_is_answered_late_is_kept<C: Client>() {
     let subscription = invoices().with_lease(LEASE);
     queue.insert_subscription(&subscription).await.unwrap();
     publish_numbers(&queue, 0..5).await;
-    let switch = Switch::<C>::connect(&database.url()).await.unwrap();
+    let (slow, switch) = switched::<C>(&database).await;
     switch.is_slow.store(true, Ordering::SeqCst);
-    let slow = PgQueue::<Switch<C>>::new(switch);
     let mut stream = consume(&slow, subscription).await;
     let deliveries = take(&mut stream, 5).await;
     sleep(LEASE).await;

@@ -5,13 +5,10 @@ use pgqueue_core::{NewMessage, Publisher};
 use crate::{
     backend::Backend,
     both_clients::on_both_clients,
-    common::{patiently, queue, until_sql},
+    common::{WAITS, patiently, queue, until_sql},
 };
 
 on_both_clients!(publishers_of_the_same_ids_do_not_wait_in_a_circle);
-
-const WAITING: &str = "
-    select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
 
 fn once(id: &str) -> NewMessage {
     NewMessage::new(id.to_owned()).with_dedup_id(id)
@@ -25,7 +22,7 @@ async fn publishers_of_the_same_ids_do_not_wait_in_a_circle<C: Backend>() {
         let queue = queue.clone();
         async move { queue.publish("orders", vec![once("b"), once("a")]).await }
     });
-    until_sql(&database, WAITING, "1").await;
+    until_sql(&database, WAITS, "1").await;
     // It waits for "a", and has not taken "b".
     let second = queue.publish_in(&mut transaction, "orders", vec![once("b")]).await.unwrap();
     C::commit(transaction).await;

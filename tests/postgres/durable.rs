@@ -1,15 +1,13 @@
 //! What is durable when a call returns, what need not be, and what is refused because it would be less than it says.
 
-use std::time::Duration;
-
 use pgqueue_core::{PublisherExt, Topic};
 use pgqueue_postgres::{Client, Options, PgQueue};
+use pgqueue_tests::until_sql_on;
 use pgqueue_testserver::{Error as ServerError, Server};
-use tokio::time::{Instant, sleep};
 
 use crate::{
     both_clients::on_both_clients,
-    common::{PATIENCE, consume, invoices, next, patiently, publish_number, publish_numbers, queue, take},
+    common::{PATIENCE, claim_of, consume, invoices, next, patiently, publish_number, publish_numbers, queue, take},
 };
 
 on_both_clients!(
@@ -17,9 +15,6 @@ on_both_clients!(
     a_claim_refuses_a_transaction_that_did_something,
     nobody_is_dead_whose_server_was_not_up_for_its_lease,
 );
-
-/// How often the server is asked.
-const GLANCE: Duration = Duration::from_millis(50);
 
 /// Commits that wait to be durable.
 const WAITING: &str = "
@@ -41,14 +36,14 @@ async fn claims_need_not_be_durable_and_answers_and_messages_are<C: Client>() {
 
     server.sql("postgres", "alter system set synchronous_commit = on").await.unwrap();
     server.sql("postgres", "select pg_reload_conf()").await.unwrap();
-    until(&server, "show synchronous_commit", "on").await;
+    until_sql_on(&server, "postgres", "show synchronous_commit", "on").await;
     let answered = tokio::spawn(first.ok());
     let _others = take(&mut stream, 4).await;
     let published = tokio::spawn({
         let queue = queue.clone();
         async move { queue.publish_json("orders", &5).await }
     });
-    until(&server, WAITING, "publish_batch settle").await;
+    until_sql_on(&server, "postgres", WAITING, "publish_batch settle").await;
     assert!(!answered.is_finished() && !published.is_finished());
     server.sql("postgres", "alter system set synchronous_standby_names = ''").await.unwrap();
     server.sql("postgres", "select pg_reload_conf()").await.unwrap();
@@ -56,28 +51,11 @@ async fn claims_need_not_be_durable_and_answers_and_messages_are<C: Client>() {
     patiently("a message", published).await.unwrap().unwrap();
 }
 
-/// Waits until a query yields something.
-async fn until(server: &Server, query: &str, wanted: &str) {
-    let since = Instant::now();
-    loop {
-        let found = server.sql("postgres", query).await.unwrap();
-        if found == wanted {
-            return;
-        }
-        assert!(
-            since.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} in vain for {wanted:?}; there is {found:?} of {query}"
-        );
-        sleep(GLANCE).await;
-    }
-}
-
 async fn a_claim_refuses_a_transaction_that_did_something<C: Client>() {
     let (database, queue) = queue::<C>().await;
     queue.insert_subscription(&invoices()).await.unwrap();
     publish_number(&queue, 1).await;
-    let somebody = "00000000-0000-0000-0000-000000000001";
-    let claim = format!("select count(id) from pgqueue.claim(1, '{somebody}', '{somebody}', 1, true, true, 0, false)");
+    let claim = claim_of("00000000-0000-0000-0000-000000000001", 1);
     // What else it did would be as little durable as the claim.
     let shared = format!("begin; select pg_current_xact_id(); {claim}; commit");
     let refused = database.sql(&shared).await.unwrap_err();

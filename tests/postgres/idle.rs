@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures::{StreamExt, future::join_all};
 use pgqueue_core::{ConsumeStream, Topic};
-use pgqueue_postgres::{Client, ClientError, ListenerConnection, Parameter, PgQueue};
+use pgqueue_postgres::{Client, PgQueue};
 use pgqueue_testserver::Server;
 use tokio::time::timeout;
 
 use crate::{
+    between::{Between, Meddle},
     both_clients::on_both_clients,
     common::{consume, invoices, next, publish_number},
 };
@@ -36,37 +37,13 @@ const SENT: [(&str, f64); 9] = [
 /// How much more often, by where the rounds begin.
 const ONCE_MORE: f64 = 1.0;
 
-/// A client that cannot listen.
-struct Polling<C>(C);
+/// Makes a client one that cannot listen.
+#[derive(Default)]
+struct Deaf;
 
 #[async_trait]
-impl<C: Client> Client for Polling<C> {
-    type Row = C::Row;
-    type Transaction = C::Transaction;
-
-    async fn connect(url: &str) -> Result<Self, ClientError> {
-        C::connect(url).await.map(Self)
-    }
-
-    async fn query(&self, statement: &str, parameters: &[Parameter]) -> Result<Vec<C::Row>, ClientError> {
-        self.0.query(statement, parameters).await
-    }
-
-    async fn run_script(&self, script: &str) -> Result<(), ClientError> {
-        self.0.run_script(script).await
-    }
-
-    async fn begin(&self) -> Result<C::Transaction, ClientError> {
-        self.0.begin().await
-    }
-
-    fn max_connections(&self) -> usize {
-        self.0.max_connections()
-    }
-
-    async fn open_listener(&self) -> Result<Option<Box<dyn ListenerConnection>>, ClientError> {
-        Ok(None)
-    }
+impl Meddle for Deaf {
+    const LISTENS: bool = false;
 }
 
 /// What is consumed in a database of its own, so that the server counts it alone.
@@ -87,7 +64,7 @@ async fn idle_consumer_asks_seldom<C: Client>() {
     let server =
         Server::builder().with_setting("shared_preload_libraries", "pg_stat_statements").start().await.unwrap();
     server.sql("postgres", "create extension pg_stat_statements").await.unwrap();
-    let mut idle = [consumed::<C>(&server, "listens").await, consumed::<Polling<C>>(&server, "polls").await];
+    let mut idle = [consumed::<C>(&server, "listens").await, consumed::<Between<C, Deaf>>(&server, "polls").await];
     nothing_comes(&mut idle, Duration::from_secs(1)).await; // what was delivered is behind them
 
     server.sql("postgres", "select pg_stat_statements_reset()").await.unwrap();

@@ -10,7 +10,7 @@ use std::{
 
 use futures::{StreamExt, future::join_all};
 use pgqueue_core::{ConsumeStream, ErrorKind, Order, Result, Retention, Start, Subscription, Topic, subscribe};
-use pgqueue_postgres::{Client, Options, PgQueue};
+use pgqueue_postgres::{Client, PgQueue};
 use pgqueue_testserver::{Proxy, Server};
 use pgqueue_tokio_postgres::TokioPostgres;
 use tokio::{
@@ -28,6 +28,7 @@ use crate::{
         QUIET, assert_says, consume, invoices, next, number, patiently, publish_number, publish_numbers, queue, quiet,
         take, until_sql, url_through,
     },
+    sleeping::{RARELY, rarely_looking},
 };
 
 on_both_clients!(
@@ -40,13 +41,6 @@ on_both_clients!(
 
 /// Within how much time a message comes, with some slack for a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(5);
-
-/// How often consumers look and beat by themselves: not within a test.
-const RARELY: Duration = Duration::from_secs(60);
-
-fn sleepy<C: Client>(queue: PgQueue<C>) -> PgQueue<C> {
-    queue.with_options(Options::new().with_poll_interval(RARELY)).unwrap()
-}
 
 fn named(name: &str) -> Subscription {
     Subscription::new(name, "orders").with_lease(RARELY)
@@ -64,12 +58,12 @@ async fn at_once(stream: &mut ConsumeStream, expected: u64) {
 
 async fn a_late_subscription_is_served_at_once_while_others_work<C: Client>() {
     let (database, queue) = queue::<C>().await;
-    let queue = sleepy(queue);
+    let queue = rarely_looking(queue);
     queue.create_topic(Topic::new("orders").with_retention(Retention::everything())).await.unwrap();
     let (stop, stopped) = watch::channel(false);
     let mut others = JoinSet::new();
     for other in 0..3 {
-        let own = sleepy(PgQueue::<C>::connect(&database.url()).await.unwrap());
+        let own = rarely_looking(PgQueue::<C>::connect(&database.url()).await.unwrap());
         let mut stream = consume(&own, named(&other.to_string())).await;
         others.spawn(async move {
             while let Some(delivery) = stream.next().await {
@@ -106,7 +100,7 @@ async fn what_is_published_between_two_runs_of_a_service_is_for_the_second<C: Cl
     for (order, dies) in [Order::Unordered, Order::ByKey, Order::Total].into_iter().zip([false, true, true]) {
         let (database, publisher) = queue::<C>().await;
         let subscription = named("invoices").with_order(order);
-        let first = sleepy(PgQueue::<C>::connect(&database.url()).await.unwrap());
+        let first = rarely_looking(PgQueue::<C>::connect(&database.url()).await.unwrap());
         let consumer = Arc::new(first.subscription(subscription.clone()));
         let mut stream = subscribe(Arc::clone(&consumer)).await.unwrap();
         publish_number(&publisher, 1).await;
@@ -120,7 +114,7 @@ async fn what_is_published_between_two_runs_of_a_service_is_for_the_second<C: Cl
         drop(first);
         publish_numbers(&publisher, [2, 3]).await;
 
-        let second = sleepy(PgQueue::<C>::connect(&database.url()).await.unwrap());
+        let second = rarely_looking(PgQueue::<C>::connect(&database.url()).await.unwrap());
         let mut stream = consume(&second, subscription).await;
         at_once(&mut stream, 2).await;
         at_once(&mut stream, 3).await;
@@ -134,7 +128,7 @@ async fn what_is_published_between_two_runs_of_a_service_is_for_the_second<C: Cl
 async fn what_is_published_while_nobody_can_listen_comes_when_somebody_can_again<C: Client>() {
     let (database, publisher) = queue::<C>().await;
     let proxy = Proxy::start(database.server().port()).await.unwrap();
-    let consumer = sleepy(PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap());
+    let consumer = rarely_looking(PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap());
     let mut stream = subscribe(consumer.subscription(named("invoices"))).await.unwrap();
     quiet(&mut stream).await;
     for round in 1..=2 {
@@ -151,7 +145,7 @@ async fn an_unrelated_transaction_delays_stable_total_order_and_nothing_else<C: 
     // Every database of a server counts, so it is one of its own.
     let server = Server::start().await.unwrap();
     server.create_database("queue").await.unwrap();
-    let queue = sleepy(PgQueue::<C>::connect(&server.url("queue")).await.unwrap());
+    let queue = rarely_looking(PgQueue::<C>::connect(&server.url("queue")).await.unwrap());
     queue.migrate().await.unwrap();
     queue.create_topic(Topic::new("orders")).await.unwrap();
     let mut stable = consume(&queue, named("stable").with_order(Order::StableTotal)).await;

@@ -1,9 +1,11 @@
 //! The queue on a real server, through both clients: what the conformance kit, which knows nothing of PostgreSQL, cannot ask.
 
 mod backend;
+mod between;
 #[path = "../both_clients.rs"]
 mod both_clients;
 mod common;
+mod sleeping;
 
 mod bad_input;
 mod checkpoints;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures::{StreamExt, channel::mpsc, future::join_all, stream};
-use pgqueue_core::{ConsumeStream, NewMessage, PublisherExt};
+use pgqueue_core::{NewMessage, PublisherExt};
 use pgqueue_postgres::{Client, Options, PgQueue};
 use pgqueue_testserver::Database;
 use tokio_postgres::{AsyncMessage, NoTls, Notification};
@@ -12,7 +12,8 @@ use tokio_postgres::{AsyncMessage, NoTls, Notification};
 use crate::{
     backend::Backend,
     both_clients::on_both_clients,
-    common::{consume, invoices, next, number, patiently, publish_number, publish_numbers, queue, quiet, until_sql},
+    common::{consume, invoices, next, number, patiently, publish_number, publish_numbers, queue, until_sql},
+    sleeping::{RARELY, asleep, rarely_looking},
 };
 
 on_both_clients!(
@@ -22,9 +23,6 @@ on_both_clients!(
     a_transaction_rings_once_however_much_it_publishes,
     nobody_rings_while_the_servers_queue_is_half_full,
 );
-
-/// How often who sleeps looks by itself: not within a test.
-const RARELY: Duration = Duration::from_secs(60);
 
 /// How many publish at once, on pools of so many connections each.
 const POOLS: usize = 3;
@@ -68,21 +66,6 @@ impl Rings {
     }
 }
 
-fn rarely_looking<C: Client>(queue: &PgQueue<C>) -> PgQueue<C> {
-    queue.clone().with_options(Options::new().with_poll_interval(RARELY)).unwrap()
-}
-
-/// Waits until a consumer sleeps, of which publishers know.
-async fn asleep(database: &Database, stream: &mut ConsumeStream) {
-    let sleeps = async {
-        while database.sql("select count(*) from pgqueue.sleeper where armed_until > now()").await.unwrap() != "1" {
-            quiet(stream).await;
-        }
-    };
-    patiently("a consumer that sleeps", sleeps).await;
-    quiet(stream).await; // it looked once more after it said so
-}
-
 /// Publishes so many by several publishers, one by one.
 async fn publish_singly<C: Client>(queue: &PgQueue<C>, each: u64) {
     join_all((0..PUBLISHERS as u64).map(|publisher| async move {
@@ -109,7 +92,7 @@ async fn nobody_is_rung_for_where_nobody_sleeps<C: Backend>() {
 
 async fn who_is_busy_is_not_rung_for<C: Client>() {
     let (database, queue) = queue::<C>().await;
-    let queue = rarely_looking(&queue);
+    let queue = rarely_looking(queue);
     let mut stream = consume(&queue, invoices().with_lease(RARELY).with_prefetch(1)).await;
     asleep(&database, &mut stream).await;
     let mut rings = Rings::of(&database).await;
@@ -147,7 +130,7 @@ const WAITING: &str = "
 
 async fn of_many_that_publish_at_once_one_rings<C: Backend>() {
     let (database, queue) = queue::<C>().await;
-    let queue = rarely_looking(&queue);
+    let queue = rarely_looking(queue);
     let mut stream = consume(&queue, invoices().with_lease(RARELY)).await;
     asleep(&database, &mut stream).await;
     let mut rings = Rings::of(&database).await;
@@ -178,7 +161,7 @@ async fn of_many_that_publish_at_once_one_rings<C: Backend>() {
 
 async fn a_transaction_rings_once_however_much_it_publishes<C: Backend>() {
     let (database, queue) = queue::<C>().await;
-    let queue = rarely_looking(&queue);
+    let queue = rarely_looking(queue);
     let mut stream = consume(&queue, invoices().with_lease(RARELY)).await;
     asleep(&database, &mut stream).await;
     let mut rings = Rings::of(&database).await;
@@ -217,7 +200,7 @@ async fn nobody_rings_while_the_servers_queue_is_half_full<C: Client>() {
         next(&mut stream).await.ok().await.unwrap(); // by the poll
     }
     database.sql("update said set usage = 0.4").await.unwrap();
-    let queue = rarely_looking(&queue);
+    let queue = rarely_looking(queue);
     drop(stream);
     let mut stream = consume(&queue, invoices().with_lease(RARELY)).await;
     asleep(&database, &mut stream).await;

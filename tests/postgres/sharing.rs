@@ -4,7 +4,7 @@ use pgqueue_postgres::Client;
 
 use crate::{
     both_clients::on_both_clients,
-    common::{consume, invoices, next, number, publish_numbers, queue},
+    common::{claim_of, consume, invoices, next, number, publish_numbers, queue},
 };
 
 on_both_clients!(old_work_and_new_work_both_go_on);
@@ -22,9 +22,7 @@ async fn old_work_and_new_work_both_go_on<C: Client>() {
     queue.insert_subscription(&subscription).await.unwrap();
     publish_numbers(&queue, 0..MORE).await;
     let somebody = "00000000-0000-0000-0000-000000000001";
-    let claim =
-        format!("select count(id) from pgqueue.claim(1, '{somebody}', '{somebody}', {MORE}, true, true, 0, false)");
-    assert_eq!(database.sql(&claim).await.unwrap(), MORE.to_string());
+    assert_eq!(database.sql(&claim_of(somebody, MORE)).await.unwrap(), MORE.to_string());
     database.sql(&format!("select pgqueue.leave('{somebody}')")).await.unwrap();
     publish_numbers(&queue, MORE..2 * MORE).await;
 

@@ -11,8 +11,8 @@ use crate::{
     backend::Backend,
     both_clients::on_both_clients,
     common::{
-        PATIENCE, QUIET, SHORT_LEASE, assert_says, consume, end, invoices, next, number, patiently, publish_number,
-        publish_numbers, queue, quiet, until_sql,
+        PATIENCE, QUIET, SHORT_LEASE, WAITS, assert_says, consume, end, invoices, next, number, patiently,
+        publish_number, publish_numbers, queue, quiet, until_sql,
     },
 };
 
@@ -153,9 +153,7 @@ async fn seeking_sees_what_a_settlement_in_progress_leaves<C: Backend>() {
         let queue = queue.clone();
         async move { queue.seek("invoices", &Start::Now).await }
     });
-    let waiting =
-        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-    until_sql(&database, waiting, "1").await;
+    until_sql(&database, WAITS, "1").await;
     C::commit(settlement).await;
     let error = patiently("the seek", seeking).await.unwrap().unwrap_err();
     assert_says(&error, ErrorKind::Conflict, &["'invoices' has dead letters"]);

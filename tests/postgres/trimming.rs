@@ -8,7 +8,7 @@ use pgqueue_postgres::Client;
 use crate::{
     backend::Backend,
     both_clients::on_both_clients,
-    common::{consume, invoices, next, number, publish_number, publish_numbers, queue, until_sql},
+    common::{claim_of, consume, invoices, next, number, publish_number, publish_numbers, queue, until_sql},
 };
 
 on_both_clients!(
@@ -109,9 +109,8 @@ async fn what_was_claimed_for_a_dead_consumer_comes_again<C: Client>() {
     let (database, queue) = queue::<C>().await;
     queue.insert_subscription(&invoices()).await.unwrap();
     publish_number(&queue, 1).await;
-    let claim =
-        "select count(id) from pgqueue.claim(1, gen_random_uuid(), gen_random_uuid(), 10, true, true, 0, false)";
-    assert_eq!(database.sql(claim).await.unwrap(), "1");
+    let claim = claim_of("00000000-0000-0000-0000-000000000001", 10);
+    assert_eq!(database.sql(&claim).await.unwrap(), "1");
     database
         .sql("delete from pgqueue.owner; update pgqueue.lease set claimed_at = now() - interval '2 minutes'")
         .await

@@ -6,7 +6,7 @@ use futures::future::join_all;
 use pgqueue_core::{ErrorKind, NewMessage, Publisher, Subscription, subscribe};
 use pgqueue_postgres::{Client, PgQueue};
 use pgqueue_testserver::{Database, Proxy};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     audit::{Audit, patient, work},
@@ -57,9 +57,7 @@ async fn half_a_second_of_latency_costs_no_lease<C: Client>() {
 }
 
 async fn silence_longer_than_the_lease_is_recovered_from<C: Client>() {
-    let (database, direct) = queue::<C>().await;
-    let proxy = Proxy::start(database.server().port()).await.unwrap();
-    let silenced = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
+    let (_database, direct, proxy, silenced) = far_away::<C>().await;
     let subscription = Subscription::new("invoices", "orders");
     let mut stream = subscribe(silenced.subscription(subscription.clone())).await.unwrap();
     publish_numbers(&direct, 0..5).await;
@@ -95,10 +93,26 @@ async fn silence_longer_than_the_lease_is_recovered_from<C: Client>() {
 /// Leases that the server has.
 const LEASES: &str = "select count(*) from pgqueue.lease";
 
-async fn answer_whose_reply_was_lost_is_unknown<C: Client>() {
+/// Within how much time a message is claimed whose claim needs no other answer first.
+const SOON: Duration = Duration::from_secs(2);
+
+/// A queue, and the same behind a proxy.
+async fn far_away<C: Client>() -> (Database, PgQueue<C>, Proxy, PgQueue<C>) {
     let (database, direct) = queue::<C>().await;
     let proxy = Proxy::start(database.server().port()).await.unwrap();
     let far = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
+    (database, direct, proxy, far)
+}
+
+/// Loses the answers that are held back, with their connections.
+async fn lose_answers(proxy: &Proxy) {
+    proxy.cut().await;
+    proxy.hold_answers(false);
+    proxy.restore().await.unwrap();
+}
+
+async fn answer_whose_reply_was_lost_is_unknown<C: Client>() {
+    let (database, direct, proxy, far) = far_away::<C>().await;
     let mut stream = patient(&far, invoices()).await;
     // Until every connection has prepared what an answer takes.
     publish_numbers(&direct, 0..50).await;
@@ -109,17 +123,13 @@ async fn answer_whose_reply_was_lost_is_unknown<C: Client>() {
     proxy.hold_answers(true);
     let (answer, ()) = tokio::join!(patiently("an answer", held.ok()), async {
         until_sql(&database, LEASES, "0").await; // it is settled, and nobody hears of it
-        proxy.cut().await;
-        proxy.hold_answers(false);
-        proxy.restore().await.unwrap();
+        lose_answers(&proxy).await;
     });
     assert_eq!(answer.unwrap_err().kind(), ErrorKind::Unknown);
 }
 
 async fn messages_whose_claim_was_not_answered_come_again<C: Client>() {
-    let (database, direct) = queue::<C>().await;
-    let proxy = Proxy::start(database.server().port()).await.unwrap();
-    let far = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
+    let (database, direct, proxy, far) = far_away::<C>().await;
     let mut stream = patient(&far, invoices().with_lease(3 * SHORT_LEASE)).await;
     // A connection may be tested or prepared first, and then it is that answer which is held back.
     let mut numbers = 0..20;
@@ -128,7 +138,7 @@ async fn messages_whose_claim_was_not_answered_come_again<C: Client>() {
         proxy.hold_answers(true);
         publish_number(&direct, number).await;
         let is_claimed = tokio::select! {
-            is_claimed = claimed(&database) => is_claimed,
+            is_claimed = timeout(SOON, until_sql(&database, LEASES, "1")) => is_claimed.is_ok(),
             delivery = next(&mut stream) => panic!("{delivery:?} though no answer comes through"),
         };
         if is_claimed {
@@ -138,29 +148,14 @@ async fn messages_whose_claim_was_not_answered_come_again<C: Client>() {
         next(&mut stream).await.ok().await.unwrap();
         until_sql(&database, LEASES, "0").await;
     };
-    proxy.cut().await;
-    proxy.hold_answers(false);
-    proxy.restore().await.unwrap();
+    lose_answers(&proxy).await;
     let again = next(&mut stream).await;
     assert_eq!((number(&again), again.message().attempt()), (lost, 1));
     again.ok().await.unwrap();
 }
 
-/// Whether something is claimed before long.
-async fn claimed(database: &Database) -> bool {
-    for _ in 0..20 {
-        if database.sql(LEASES).await.unwrap() == "1" {
-            return true;
-        }
-        sleep(Duration::from_millis(100)).await;
-    }
-    false
-}
-
 async fn handlers_are_told_when_their_consumer_is_cut_off_for_a_lease<C: Client>() {
-    let (database, direct) = queue::<C>().await;
-    let proxy = Proxy::start(database.server().port()).await.unwrap();
-    let far = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
+    let (_database, direct, proxy, far) = far_away::<C>().await;
     let mut stream = patient(&far, invoices().with_lease(SHORT_LEASE)).await;
     publish_number(&direct, 0).await;
     let held = next(&mut stream).await;

@@ -19,10 +19,12 @@ mod recovery;
 mod report;
 mod scenario;
 mod scenarios;
+mod until;
 mod world;
 
 pub use migrated::migrated;
 pub use part::{Backing, run_part};
 pub use report::{Report, publish_table, table};
 pub use scenario::Scenario;
+pub use until::{until_sql, until_sql_on};
 pub use world::Settings;

@@ -5,9 +5,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use pgqueue_core::{Backoff, ConsumeStream, Delivery, RetryConfig, subscribe};
 use pgqueue_postgres::{Client, JobTable, OwnedTransaction, PgTables};
+pub(crate) use pgqueue_tests::until_sql;
 use pgqueue_testserver::{Database, Proxy};
 use serde_json::Value;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 /// How long anything may take that has to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -112,22 +113,6 @@ pub(crate) async fn open_transaction<C: Client>(database: &Database, statement: 
     let mut transaction = client.begin().await.unwrap();
     transaction.execute(statement, &[]).await.unwrap();
     transaction
-}
-
-/// Waits until a query yields something.
-pub(crate) async fn until_sql(database: &Database, query: &str, wanted: &str) {
-    let since = Instant::now();
-    loop {
-        let found = database.sql(query).await.unwrap();
-        if found == wanted {
-            return;
-        }
-        assert!(
-            since.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} in vain for {wanted:?}; there is {found:?} of {query}"
-        );
-        sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// What the table says of all jobs: state, attempts, whether they are locked, in the order of their numbers.

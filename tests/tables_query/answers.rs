@@ -25,6 +25,9 @@ on_both_clients!(
     delivery_may_be_dropped_outside_of_a_runtime,
 );
 
+/// How many sessions commit just now.
+const COMMITTING: &str = "select count(*) from pg_stat_activity where datname = current_database() and query = 'COMMIT' and state = 'active'";
+
 /// The handler forgot that a statement of its failed; what it wrote is not committed.
 async fn requeue_of_a_transaction_that_failed_is_an_error<C: Client>() {
     let database = database().await;
@@ -144,8 +147,7 @@ async fn answer_that_never_comes_is_unknown<C: Small>() {
     database.sql(slow).await.unwrap();
     let mut stream = consume(driver(&tables, "a", Locking::Ordered)).await;
     let answer = tokio::spawn(next(&mut stream).await.ok());
-    until_sql(&database, "select count(*) from pg_stat_activity where datname = current_database() and query = 'COMMIT' and state = 'active'", "1")
-        .await;
+    until_sql(&database, COMMITTING, "1").await;
     proxy.cut().await;
     let error = patiently("an answer", answer).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unknown, "{}", chain(&error));

@@ -6,8 +6,8 @@ use pgqueue_postgres::{Client, Locking, PendingQuery, Tracking};
 
 use crate::{
     both_clients::on_both_clients,
-    common::{next, patiently, until_sql},
-    table::{Small, WAITS, consume, database, insert, left, messages, payload, tables},
+    common::{WAITS, next, patiently, until_sql},
+    table::{Small, consume, database, insert, left, messages, payload, tables},
 };
 
 on_both_clients!(

@@ -9,8 +9,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     both_clients::on_both_clients,
-    common::{QUIET, assert_says, next, patiently, quiet, take, until_sql},
-    table::{Small, WAITS, consume, database, driver, free, insert, left, messages, payload, payloads, tables},
+    common::{QUIET, WAITS, assert_says, next, patiently, quiet, take, until_sql},
+    table::{Small, consume, database, driver, free, insert, left, messages, payload, payloads, tables},
 };
 
 on_both_clients!(
@@ -148,12 +148,7 @@ async fn ordered_waiter_does_not_pass_what_was_requeued<C: Client>() {
     let held = next(&mut first).await;
     let mut second = consume(driver()).await;
     let waiter = tokio::spawn(async move { payload(&next(&mut second).await) });
-    until_sql(
-        &database,
-        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
-        "1",
-    )
-    .await;
+    until_sql(&database, WAITS, "1").await;
     held.settle(Ack::requeue_after(Duration::from_millis(300))).await.unwrap();
     drop(first);
     assert_eq!(waiter.await.unwrap(), "0");

@@ -10,8 +10,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     both_clients::on_both_clients,
-    common::{next, patiently, quiet, until_sql, url_through},
-    table::{WAITS, consume, database, insert, messages, payload, payloads, tables},
+    common::{WAITS, next, patiently, quiet, until_sql, url_through},
+    table::{consume, database, insert, messages, payload, payloads, tables},
 };
 
 on_both_clients!(

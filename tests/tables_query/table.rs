@@ -18,10 +18,6 @@ const TABLE: &str = "
       last_ack_at timestamptz
     )";
 
-/// How many sessions wait for a lock.
-pub(crate) const WAITS: &str =
-    "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-
 /// A database with a table of messages.
 pub(crate) async fn database() -> Database {
     let database = Database::create().await.unwrap();

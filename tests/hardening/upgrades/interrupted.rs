@@ -11,7 +11,7 @@ use crate::{
     backend::Backend,
     both_clients::on_both_clients,
     catalog,
-    common::{assert_says, patiently, publish_number, queue, until_sql},
+    common::{WAITS, assert_says, patiently, publish_number, queue, until_sql},
 };
 
 on_both_clients!(
@@ -25,10 +25,6 @@ on_both_clients!(
 const KILL: &str = "
     select count(pg_terminate_backend(pid)) from pg_stat_activity
     where datname = current_database() and wait_event_type = 'Lock'";
-
-/// Whoever waits for a lock here.
-const WAITING: &str = "
-    select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
 
 /// Migrates into a lock that another holds, and is killed there; returns when it is over.
 async fn killed<C: Backend>(database: &Database, lock: &str, further: &[&str]) {
@@ -86,7 +82,7 @@ async fn a_long_lock_stops_a_migration_and_loses_nothing<C: Backend>() {
     let mut holder = C::open(&database.url()).await;
     C::execute(&mut holder, "lock table pgqueue.log in access share mode").await;
     let published = async {
-        until_sql(&database, WAITING, "1").await;
+        until_sql(&database, WAITS, "1").await;
         // Whoever comes then waits behind it, and for no longer than it does: the lock is still held.
         publish_number(&queue, 0).await
     };

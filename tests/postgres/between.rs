@@ -1,0 +1,63 @@
+//! [`Between`]: a client that does as another does, but for what a test does in between.
+
+use async_trait::async_trait;
+use pgqueue_postgres::{Client, ClientError, ListenerConnection, Parameter};
+
+/// What happens between a consumer and its client.
+#[async_trait]
+pub(crate) trait Meddle: Default + Send + Sync + 'static {
+    /// Whether the client listens.
+    const LISTENS: bool = true;
+
+    /// Happens before a statement is sent, which it may refuse.
+    async fn before<C: Client>(&self, _client: &C, _statement: &str) -> Result<(), ClientError> {
+        Ok(())
+    }
+
+    /// Happens before the answer is passed on.
+    async fn after(&self, _statement: &str) {}
+}
+
+pub(crate) struct Between<C, M> {
+    client: C,
+    meddler: M,
+}
+
+impl<C, M> Between<C, M> {
+    pub(crate) fn new(client: C, meddler: M) -> Self {
+        Self { client, meddler }
+    }
+}
+
+#[async_trait]
+impl<C: Client, M: Meddle> Client for Between<C, M> {
+    type Row = C::Row;
+    type Transaction = C::Transaction;
+
+    async fn connect(url: &str) -> Result<Self, ClientError> {
+        Ok(Self::new(C::connect(url).await?, M::default()))
+    }
+
+    async fn query(&self, statement: &str, parameters: &[Parameter]) -> Result<Vec<C::Row>, ClientError> {
+        self.meddler.before(&self.client, statement).await?;
+        let answer = self.client.query(statement, parameters).await;
+        self.meddler.after(statement).await;
+        answer
+    }
+
+    async fn run_script(&self, script: &str) -> Result<(), ClientError> {
+        self.client.run_script(script).await
+    }
+
+    async fn begin(&self) -> Result<C::Transaction, ClientError> {
+        self.client.begin().await
+    }
+
+    fn max_connections(&self) -> usize {
+        self.client.max_connections()
+    }
+
+    async fn open_listener(&self) -> Result<Option<Box<dyn ListenerConnection>>, ClientError> {
+        if M::LISTENS { self.client.open_listener().await } else { Ok(None) }
+    }
+}
