@@ -36,7 +36,7 @@ create function pgqueue.grant_consumer(v_role name) returns void
 language sql
 set search_path = pg_catalog, pg_temp
 return pgqueue.grant_calls(v_role, '{
-  insert_subscription, claim, settle, settle_in, outcome, beat, leave, arm, bury_owners, publish_scheduled, keep_stuck, trim, sweep,
+  insert_subscription, claim, settle, settle_in, outcome, beat, pulse, leave, arm, bury_owners, publish_scheduled, keep_stuck, trim, sweep,
   is_elsewhere, describe_subscription, stats, advance_checkpoint, checkpoints
 }');
 

@@ -1,12 +1,14 @@
 //! [`Consumer`]: one consumer of a subscription: what it holds, and the tasks that work for it.
 //!
-//! Four tasks serve it while it lives: one [claims](claiming), one [settles](settling), one [beats](beating), one keeps
-//! [house](upkeep). They end when the driver and all its deliveries are gone, and give back what is left.
+//! Three tasks serve it while it lives: one [claims](claiming), one [settles](settling), one [beats](beating) for what it holds.
+//! They end when the driver and all its deliveries are gone, and give back what is left. What it needs while it has nothing to do, and
+//! the [chores](upkeep), is done for all consumers of a queue handle at once, by their [pulse].
 
 mod acker;
 mod beating;
 mod claiming;
 mod held;
+mod pulse;
 mod settling;
 mod upkeep;
 mod wakeups;
@@ -27,6 +29,7 @@ use acker::Hand;
 pub(crate) use acker::PgAcker;
 use claiming::Looked;
 use held::{Held, InDoubt, Portion};
+pub(crate) use pulse::Pulse;
 pub(crate) use wakeups::wakeups;
 
 use crate::{Client, Parameter, error::About, presence::Presence, queue::Shared, statement, value::RowExt};
@@ -41,10 +44,12 @@ pub(crate) struct Consumer<C: Client> {
     to_claim: Notify,
     /// Rung for the task that settles.
     to_settle: Notify,
+    /// Rung for the task that beats.
+    to_beat: Notify,
+    /// Rung for whoever sleeps.
+    to_look: Notify,
     /// Changes with everything that a wake-up may follow from.
     changed: watch::Sender<()>,
-    /// Whether it is over, for those who sleep.
-    over: watch::Sender<bool>,
 }
 
 struct State {
@@ -52,7 +57,13 @@ struct State {
     /// Who waits for a look that begins after they asked, or for one on its way that finds something.
     lookers: Vec<Looker>,
     /// What was armed for the sleep that the next claim ends.
-    armed: Option<i64>,
+    armed: Option<Armed>,
+    /// Since when it sleeps, if it does.
+    asleep: Option<Instant>,
+    /// When the pulse last said that it lives.
+    beaten: Option<Instant>,
+    /// Whether the server says that it has leases, though it knows of none.
+    has_strays: bool,
     /// Whether a claim is on its way.
     claiming: bool,
     /// How many claims have come to their end, with an answer or without.
@@ -77,6 +88,14 @@ enum Phase {
     Closing,
     /// Over, or as dead as a killed process.
     Over,
+}
+
+/// What makes publishers ring.
+#[derive(Clone, Copy, Debug)]
+struct Armed {
+    id: i64,
+    /// For how long they do, at least.
+    until: Instant,
 }
 
 /// Somebody who waits for a look at the server.
@@ -121,6 +140,9 @@ impl<C: Client> Consumer<C> {
             held: Held::default(),
             lookers: Vec::new(),
             armed: None,
+            asleep: None,
+            beaten: None,
+            has_strays: false,
             claiming: false,
             claimed: 0,
             beating: false,
@@ -136,8 +158,9 @@ impl<C: Client> Consumer<C> {
             state: Mutex::new(state),
             to_claim: Notify::new(),
             to_settle: Notify::new(),
+            to_beat: Notify::new(),
+            to_look: Notify::new(),
             changed: watch::Sender::new(()),
-            over: watch::Sender::new(false),
         })
     }
 
@@ -195,8 +218,11 @@ impl<C: Client> Consumer<C> {
             tokio::spawn(claiming::run(Arc::clone(self)));
             tokio::spawn(settling::run(Arc::clone(self), Presence::new(&self.shared.consumers)));
             tokio::spawn(beating::run(Arc::clone(self)));
-            tokio::spawn(upkeep::run(Arc::clone(self)));
+            self.shared.pulse.join(self);
+        } else {
+            drop(state);
         }
+        pulse::ensure_beats(&self.shared);
     }
 
     fn lives(&self) -> bool {
@@ -206,12 +232,6 @@ impl<C: Client> Consumer<C> {
     /// For how long it may be silent.
     fn lease(&self) -> Duration {
         self.lock().found.as_ref().map_or(self.wanted.lease(), |found| found.lease)
-    }
-
-    /// Sleeps until then, or until the consumer ends.
-    async fn sleep_until(&self, then: Instant) {
-        let mut over = self.over.subscribe();
-        tokio::time::timeout_at(then, over.wait_for(|over| *over)).await.ok();
     }
 
     /// Returns the next delivery, after a look at the server if none is at hand.
@@ -284,7 +304,8 @@ impl<C: Client> Consumer<C> {
 
     fn ring_all(&self) {
         if !self.lives() {
-            self.over.send_replace(true);
+            self.to_beat.notify_one();
+            self.shared.pulse.left();
         }
         self.to_claim.notify_one();
         self.to_settle.notify_one();

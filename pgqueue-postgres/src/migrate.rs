@@ -22,6 +22,7 @@ const MIGRATIONS: [&str; VERSION as usize] = [concat!(
     include_str!("../sql/settle.sql"),
     include_str!("../sql/owner.sql"),
     include_str!("../sql/upkeep.sql"),
+    include_str!("../sql/pulse.sql"),
     include_str!("../sql/manage.sql"),
     include_str!("../sql/checkpoint.sql"),
     include_str!("../sql/rebase.sql"),

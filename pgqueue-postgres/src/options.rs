@@ -25,7 +25,7 @@ impl Options {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            poll_interval: Duration::from_secs(1),
+            poll_interval: Duration::from_secs(2),
             time_limit: Duration::from_secs(10),
             coalescing: false,
             ringing: true,
@@ -33,7 +33,7 @@ impl Options {
     }
 
     /// Sets how often an idle consumer looks for messages though nobody rang: after a lost notification, where there are none,
-    /// or when the publisher that was to ring for several failed in its commit. Default: 1 s. Longer than a minute counts as a
+    /// or when the publisher that was to ring for several failed in its commit. All that are idle look in one statement. Default: 2 s. Longer than a minute counts as a
     /// minute.
     #[must_use]
     pub fn with_poll_interval(mut self, interval: Duration) -> Self {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::{
     Client, Listener, Options, Parameter, PgSubscription, PgTables, Transaction,
     coalescing::{self, Coalescing},
-    consumer::PgAcker,
+    consumer::{PgAcker, Pulse},
     error::{About, repeatable, unrepeatable, within},
     message, migrate, publishing, statement, stats, subscriptions,
     value::{RowExt, millis},
@@ -26,8 +26,8 @@ pub struct PgQueue<C: Client> {
     shared: Arc<Shared<C>>,
 }
 
-/// How often a deletion that met a deadlock is tried again.
-const DELETE_TRIES: u32 = 5;
+/// How often something is tried that met a deadlock.
+const TRIES: u32 = 6;
 
 /// What all handles share.
 pub(crate) struct Shared<C: Client> {
@@ -35,6 +35,7 @@ pub(crate) struct Shared<C: Client> {
     pub(crate) listener: Listener,
     pub(crate) options: Options,
     pub(crate) coalescing: Coalescing,
+    pub(crate) pulse: Pulse<C>,
     /// How many consumers are at work.
     pub(crate) consumers: Arc<watch::Sender<usize>>,
 }
@@ -63,6 +64,7 @@ impl<C: Client> PgQueue<C> {
             listener,
             options: Options::default(),
             coalescing: Coalescing::default(),
+            pulse: Pulse::default(),
             consumers: Arc::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -84,9 +86,8 @@ impl<C: Client> PgQueue<C> {
         options.validate()?;
         let Shared { client, listener, consumers, .. } = &*self.shared;
         let (client, listener, consumers) = (Arc::clone(client), listener.clone(), Arc::clone(consumers));
-        Ok(Self {
-            shared: Arc::new(Shared { client, listener, options, coalescing: Coalescing::default(), consumers }),
-        })
+        let (coalescing, pulse) = (Coalescing::default(), Pulse::default());
+        Ok(Self { shared: Arc::new(Shared { client, listener, options, coalescing, pulse, consumers }) })
     }
 
     /// Returns what consumes tables of your own, over the same connections.
@@ -420,7 +421,7 @@ impl<C: Client> PgQueue<C> {
         managing(self.shared.query(statement::EXPIRE_LEASES, &parameters, about).await).map(drop)
     }
 
-    /// Does the queue's housekeeping once, where only publishers run: any consumer does it about once a second.
+    /// Does the queue's housekeeping once, where only publishers run: every process with consumers does it.
     ///
     /// It lets scheduled messages that are due enter their topics, and deletes what every subscription has passed, both in
     /// bounded batches.
@@ -489,16 +490,27 @@ impl<C: Client> Shared<C> {
         .await
     }
 
-    /// Deletes something by its name; returns whether it was there. Consumers that are about to stop may be in the way for a
-    /// moment: a deadlock is broken by the server, and then tried again.
-    async fn delete(&self, statement: &str, name: &str, about: About<'_>) -> Result<bool> {
-        let mut tries = 1..=DELETE_TRIES;
+    /// As [`query`](Self::query), and tries again where others were in the way for a moment: of two that wait for each other, the
+    /// server refuses one. A migration takes its locks in an order of its own.
+    pub(crate) async fn insist(
+        &self,
+        statement: &str,
+        parameters: &[Parameter],
+        about: About<'_>,
+    ) -> Result<Vec<C::Row>> {
+        let mut tries = 1..TRIES;
         loop {
-            match self.query(statement, &[Parameter::new(name)], about).await {
+            match self.query(statement, parameters, about).await {
                 Err(error) if error.kind() == ErrorKind::Query && error.is_transient() && tries.next().is_some() => {}
-                answer => return answer?.first().map_or(Ok(false), |row| row.get(0)),
+                answer => return answer,
             }
         }
+    }
+
+    /// Deletes something by its name; returns whether it was there. Consumers that are about to stop may be in the way.
+    async fn delete(&self, statement: &str, name: &str, about: About<'_>) -> Result<bool> {
+        let rows = self.insist(statement, &[Parameter::new(name)], about).await?;
+        rows.first().map_or(Ok(false), |row| row.get(0))
     }
 
     async fn create_topic(&self, topic: &Topic) -> Result<()> {
@@ -546,7 +558,7 @@ impl<C: Client> Shared<C> {
     pub(crate) async fn insert_subscription(&self, subscription: &Subscription) -> Result<()> {
         subscription.validate()?;
         let parameters = subscriptions::write(subscription)?;
-        let rows = self.query(statement::INSERT_SUBSCRIPTION, &parameters, About::Topic(subscription.topic())).await?;
+        let rows = self.insist(statement::INSERT_SUBSCRIPTION, &parameters, About::Topic(subscription.topic())).await?;
         let stored = rows.first().ok_or_else(|| Error::subscription_not_found(subscription.name()))?;
         subscriptions::read_identity(stored, subscription.name())?.ensure_same_identity(subscription)
     }

@@ -16,6 +16,8 @@ pub(crate) const OUTCOME: &str = "select pgqueue.outcome($1, $2, $3, $4)";
 
 pub(crate) const BEAT: &str = "select lease, token, state from pgqueue.beat($1, $2, $3, $4, $5, $6, $7)";
 
+pub(crate) const PULSE: &str = "select who, what, wait_ms from pgqueue.pulse($1, $2, $3, $4, $5, $6, $7)";
+
 pub(crate) const LEAVE: &str = "select pgqueue.leave($1)";
 
 pub(crate) const ARM: &str = "select pgqueue.arm($1, $2)";

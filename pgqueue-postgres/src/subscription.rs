@@ -15,11 +15,13 @@ use crate::{
 /// [`subscribe`](pgqueue_core::subscribe).
 ///
 /// It takes messages in advance ([`Subscription::prefetch`]), merges answers that come at the same time into one statement,
-/// beats for all it has, and does its share of the queue's housekeeping, all on tokio tasks that begin with the first fetch and
-/// end when it and its deliveries are gone. What it has not handed out goes back to others at once when it is dropped;
+/// and beats for all it has, on tokio tasks that begin with the first fetch and end when it and its deliveries are gone. The consumers
+/// of one queue handle share one more, which looks and beats for those that are idle, in one statement every other second, and does
+/// the queue's housekeeping. What it has not handed out goes back to others at once when it is dropped;
 /// before the process ends, wait for that: [`consumers_gone`](crate::PgQueue::consumers_gone).
 ///
-/// It needs up to three connections of the pool at a time, beside those that handlers hold: where they hold all, it cannot beat.
+/// It needs up to three connections of the pool at a time, and all that share a handle two more, beside those that handlers hold: where
+/// they hold all, it cannot beat.
 pub struct PgSubscription<C: Client> {
     consumer: Arc<Consumer<C>>,
 }

@@ -1,4 +1,4 @@
-//! The task that beats: says that the consumer lives, and hears what it lost.
+//! The task that beats for what a consumer holds: says that it lives, and hears what it lost.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -17,28 +17,33 @@ pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
     let mut floor = 0_i64;
     let mut last_beat = Instant::now();
     loop {
-        {
+        let now = Instant::now();
+        let is_needed = {
             let mut state = consumer.lock();
             if state.phase == Phase::Over {
                 return;
             }
-            state.beating = true;
-        }
+            // The pulse beats for who has nothing.
+            state.beating =
+                std::mem::take(&mut state.has_strays) || !strays.is_empty() || !state.held.leases.is_empty();
+            state.beating
+        };
         let lease = consumer.lease();
-        let now = Instant::now();
-        match beat(&consumer, &mut strays, &mut floor).await {
-            Ok(()) => last_beat = now,
-            Err(error) => tracing::warn!(%error, "a beat failed"),
-        }
-        {
+        if is_needed {
+            match beat(&consumer, &mut strays, &mut floor).await {
+                Ok(()) => last_beat = now,
+                Err(error) => tracing::warn!(%error, "a beat failed"),
+            }
             let mut state = consumer.lock();
             state.beating = false;
             if last_beat.elapsed() > lease {
                 state.held.doubt_all();
             }
+        } else {
+            last_beat = now;
         }
         consumer.to_settle.notify_one(); // the consumer may be about to end
-        consumer.sleep_until(now + lease / 3).await;
+        tokio::time::timeout_at(now + lease / 3, consumer.to_beat.notified()).await.ok();
     }
 }
 

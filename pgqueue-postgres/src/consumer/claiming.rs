@@ -1,6 +1,10 @@
 //! The task that claims: looks at the server when somebody asks, and ahead of need while there is more.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use pgqueue_core::{ErrorKind, Result};
 use tokio::time::Instant;
@@ -95,7 +99,7 @@ async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Lo
     let found = consumer.find().await?;
     let (buffered, armed) = {
         let state = consumer.lock();
-        (state.held.buffered(), state.armed)
+        (state.held.buffered(), state.armed.map(|armed| armed.id))
     };
     let arming = lookers.iter().any(|looker| looker.arming);
     let prefetch = found.prefetch.max(found.batch);
@@ -112,7 +116,8 @@ async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Lo
         Parameter::new(arming),
         Parameter::nullable(armed),
     ];
-    let rows = consumer.query(statement::CLAIM, &parameters).await?;
+    consumer.shared.pulse.worked.store(true, Ordering::Relaxed);
+    let rows = consumer.shared.insist(statement::CLAIM, &parameters, consumer.about()).await?;
     let Some((last, rows)) = rows.split_last() else { return Ok(Looked::default()) };
 
     let mut runs: Vec<Run> = Vec::new();

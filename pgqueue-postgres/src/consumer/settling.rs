@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -172,6 +172,7 @@ async fn send<C: Client>(consumer: &Arc<Consumer<C>>, answers: &[Answer]) -> Res
         ]
     };
     let rows = consumer.query(statement::SETTLE, &parameters).await?;
+    consumer.shared.pulse.worked.store(true, Ordering::Relaxed);
     let lease = |row: &C::Row| Ok(LeaseId { number: row.get(0)?, token: row.get(1)? });
     rows.iter().map(|row| Ok((lease(row)?, row.read(2)?))).collect()
 }

@@ -1,63 +1,105 @@
-//! The task that keeps house: every consumer does its share of the queue's chores.
+//! The chores of a queue, which every process with consumers shares.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use pgqueue_core::Result;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
-use super::Consumer;
-use crate::{Client, statement, value::RowExt};
+use crate::{Client, error::About, queue::Shared, statement, value::RowExt};
 
-/// How long a round takes, at most; of a shorter lease, a third.
-const ROUND: Duration = Duration::from_secs(1);
+/// How often the log is trimmed while messages are consumed, and while none are.
+const TRIM: Duration = Duration::from_secs(2);
+const TRIM_IDLE: Duration = Duration::from_secs(15);
 
-/// Every how many rounds the slower chores are done.
-const TRIM: u32 = 2;
-const SWEEP: u32 = 30;
+/// How often the slower chores are done.
+const KEEP_STUCK: Duration = Duration::from_secs(15);
+const SWEEP: Duration = Duration::from_secs(30);
 
-/// Runs until the consumer ends.
-pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
-    // Consumers that start together do not all clean up together.
-    let mut next = Instant::now() + ROUND.mul_f64(fastrand::f64());
-    let mut round = fastrand::u32(..);
-    loop {
-        consumer.sleep_until(next).await;
-        if !consumer.lives() {
-            return;
+/// How many batches a chore does at a time, at most.
+const BATCHES: usize = 20;
+
+/// How many messages a full batch has.
+const TRIMMED: i32 = 5000;
+const PUBLISHED: i32 = 500;
+
+/// Which chores are due, as the server said.
+#[derive(Default)]
+pub(super) struct Chores {
+    owners: AtomicBool,
+    scheduled: AtomicBool,
+    changed: Notify,
+}
+
+impl Chores {
+    /// Notes what is due, each round.
+    pub(super) fn are_due(&self, owners: bool, scheduled: bool) {
+        self.owners.fetch_or(owners, Ordering::Relaxed);
+        self.scheduled.fetch_or(scheduled, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+}
+
+/// When something that is done from time to time was done last.
+struct Rounds(Instant);
+
+impl Rounds {
+    /// Begins anywhere in between, so that processes that start together do not clean up together.
+    fn new(every: Duration) -> Self {
+        let now = Instant::now();
+        Self(now.checked_sub(every.mul_f64(fastrand::f64())).unwrap_or(now))
+    }
+
+    fn is_due(&mut self, every: Duration) -> bool {
+        let is_due = self.0.elapsed() >= every;
+        if is_due {
+            self.0 = Instant::now();
         }
-        round = round.wrapping_add(1);
-        if let Err(error) = keep_house(&consumer, round).await {
+        is_due
+    }
+}
+
+/// Does the chores, each a call of its own, for as long as it is polled.
+pub(super) async fn keep_house<C: Client>(shared: &Shared<C>, chores: &Chores) {
+    let (mut trimmed, mut kept, mut swept) = (Rounds::new(TRIM), Rounds::new(KEEP_STUCK), Rounds::new(SWEEP));
+    loop {
+        chores.changed.notified().await;
+        let done = async {
+            if chores.owners.swap(false, Ordering::Relaxed) {
+                shared.query(statement::BURY_OWNERS, &[], About::Queue).await?;
+            }
+            if chores.scheduled.swap(false, Ordering::Relaxed) {
+                repeat(shared, statement::PUBLISH_SCHEDULED, PUBLISHED).await?;
+            }
+            if kept.is_due(KEEP_STUCK) {
+                shared.query(statement::KEEP_STUCK, &[], About::Queue).await?;
+            }
+            let has_worked = shared.pulse.worked.load(Ordering::Relaxed);
+            if trimmed.is_due(if has_worked { TRIM } else { TRIM_IDLE }) {
+                shared.pulse.worked.store(false, Ordering::Relaxed);
+                let is_left = repeat(shared, statement::TRIM, TRIMMED).await?;
+                shared.pulse.worked.fetch_or(is_left, Ordering::Relaxed);
+            }
+            if swept.is_due(SWEEP) {
+                shared.query(statement::SWEEP, &[], About::Queue).await?;
+            }
+            Ok::<_, pgqueue_core::Error>(())
+        };
+        if let Err(error) = done.await {
             tracing::debug!(%error, "a chore failed and will be tried again");
         }
-        next = Instant::now() + ROUND.min(consumer.lease() / 3);
     }
 }
 
-/// How many batches are deleted in one round, at most, and how many messages a full one has.
-const BATCHES: usize = 20;
-const FULL_BATCH: i32 = 5000;
-
-/// Deletes what every subscription has passed, batch by batch.
-async fn trim<C: Client>(consumer: &Consumer<C>) -> Result<()> {
+/// Does a chore batch by batch, while batches are full. Returns whether something is left.
+async fn repeat<C: Client>(shared: &Shared<C>, chore: &str, full: i32) -> Result<bool> {
     for _ in 0..BATCHES {
-        let rows = consumer.query(statement::TRIM, &[]).await?;
-        if rows.first().map_or(Ok(0), |row| row.get::<i32>(0))? < FULL_BATCH {
-            break;
+        let rows = shared.query(chore, &[], About::Queue).await?;
+        if rows.first().map_or(Ok(0), |row| row.get::<i32>(0))? < full {
+            return Ok(false);
         }
     }
-    Ok(())
-}
-
-/// Does the chores, each a call of its own.
-async fn keep_house<C: Client>(consumer: &Consumer<C>, round: u32) -> Result<()> {
-    consumer.query(statement::BURY_OWNERS, &[]).await?;
-    consumer.query(statement::PUBLISH_SCHEDULED, &[]).await?;
-    if round.is_multiple_of(TRIM) {
-        consumer.query(statement::KEEP_STUCK, &[]).await?;
-        trim(consumer).await?;
-    }
-    if round.is_multiple_of(SWEEP) {
-        consumer.query(statement::SWEEP, &[]).await?;
-    }
-    Ok(())
+    Ok(true)
 }

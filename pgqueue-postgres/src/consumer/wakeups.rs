@@ -6,8 +6,11 @@ use futures::{StreamExt, stream};
 use pgqueue_core::{Result, Wakeup, Wakeups};
 use tokio::{sync::watch, time::Instant};
 
-use super::{Consumer, Found, claiming::Looked};
-use crate::{Client, Notice, Notices, Parameter, statement, value::RowExt};
+use super::{Armed, Consumer, Found, claiming::Looked, pulse::ARMED};
+use crate::{
+    Client, Notice, Notices, Parameter, statement,
+    value::{CENTURY, RowExt, millis},
+};
 
 /// After a look that another consumer's claim may have disturbed, at most.
 const BUSY: Duration = Duration::from_millis(2);
@@ -20,8 +23,8 @@ const AWAKE: [Duration; 4] =
 /// How long to sleep while a publisher is at work who may not know that this consumer sleeps: it looked before, and commits after.
 const WRITERS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
 
-/// For how much longer than the sleep the arming lasts, so that nobody is missed between two.
-const MARGIN: Duration = Duration::from_millis(500);
+/// For how long an arming must last on for a sleep to begin: the pulse has made it last longer by then.
+const MARGIN: Duration = Duration::from_secs(5);
 
 struct Listening<C: Client> {
     consumer: Arc<Consumer<C>>,
@@ -31,12 +34,11 @@ struct Listening<C: Client> {
     found: Arc<Found>,
     /// What had arrived when the consumer was last told.
     announced: u64,
-    armed_until: Instant,
     /// How many of the looks awake are done.
     awake: usize,
     /// How often it has looked since something came.
     looks: usize,
-    /// When to look again.
+    /// When to look again, unless the pulse says so before.
     sleep_until: Instant,
     /// Whether the last look was refused, which the next fetch is to find out.
     refused: bool,
@@ -47,6 +49,8 @@ enum Woken {
     Rung,
     Reconnected,
     Changed,
+    /// By the pulse.
+    Told,
     Slept,
 }
 
@@ -62,7 +66,6 @@ pub(crate) async fn wakeups<C: Client>(consumer: Arc<Consumer<C>>) -> Result<Wak
         consumer,
         bell,
         found,
-        armed_until: now,
         awake: AWAKE.len(),
         looks: 0,
         sleep_until: now,
@@ -129,6 +132,10 @@ impl<C: Client> Listening<C> {
                     // An answer may have made room in a lane, or something due sooner.
                     self.sleep_until = Instant::now();
                 }
+                Woken::Told => {
+                    wakeup = Wakeup::Tick;
+                    self.sleep_until = Instant::now();
+                }
                 Woken::Slept => wakeup = Wakeup::Tick,
             }
         }
@@ -136,35 +143,36 @@ impl<C: Client> Listening<C> {
 
     /// Lets publishers know that this consumer sleeps, then looks once more.
     async fn arm_and_look(&mut self) -> Result<Looked> {
-        let longest = self.consumer.shared.options.poll_interval();
-        let armed = self.consumer.lock().armed.is_some() && Instant::now() + MARGIN < self.armed_until;
-        if self.bell.is_some() && !armed {
-            let lasts = longest + MARGIN;
-            self.armed_until = Instant::now() + lasts;
-            let parameters = [Parameter::new(self.found.topic), Parameter::new(crate::value::millis(lasts))];
+        let armed = self.consumer.lock().armed;
+        if self.bell.is_some() && armed.is_none_or(|armed| armed.until < Instant::now() + MARGIN) {
+            let until = Instant::now() + ARMED;
+            let parameters = [Parameter::new(self.found.topic), Parameter::new(millis(ARMED))];
             let rows = self.consumer.query(statement::ARM, &parameters).await?;
-            self.consumer.lock().armed = rows.first().and_then(|row| row.get(0).ok());
+            self.consumer.lock().armed = rows.first().and_then(|row| Some(Armed { id: row.get(0).ok()?, until }));
         }
         self.looks += 1;
         self.consumer.look(self.bell.is_some()).await
     }
 
-    /// How long to sleep after a look that found nothing.
+    /// How long to sleep after a look that found nothing, unless the pulse says that there is something.
     fn pause(&self, looked: Looked) -> Duration {
         let longest = self.consumer.shared.options.poll_interval();
         let pause = match looked {
-            Looked { busy: true, .. } | Looked { more: true, .. } => BUSY.mul_f64(fastrand::f64()),
-            Looked { writers: true, .. } => WRITERS[usize::from(self.looks > 1)],
-            _ => longest,
+            Looked { busy: true, .. } | Looked { more: true, .. } => BUSY.mul_f64(fastrand::f64()).min(longest),
+            Looked { writers: true, .. } => WRITERS[usize::from(self.looks > 1)].min(longest),
+            _ => CENTURY,
         };
-        let pause = pause.min(looked.wait.unwrap_or(longest)).min(longest);
-        match self.bell {
-            Some(_) => pause.min(self.armed_until.saturating_duration_since(Instant::now() + MARGIN)),
-            None => pause,
-        }
+        pause.min(looked.wait.unwrap_or(CENTURY))
     }
 
     async fn wait(&mut self, deliverable: bool) -> Woken {
+        self.consumer.lock().asleep = (!deliverable).then(Instant::now);
+        let woken = self.woken(deliverable).await;
+        self.consumer.lock().asleep = None;
+        woken
+    }
+
+    async fn woken(&mut self, deliverable: bool) -> Woken {
         let bell = async {
             match &mut self.bell {
                 Some(bell) => bell.next().await,
@@ -184,6 +192,7 @@ impl<C: Client> Listening<C> {
                 _ => Woken::Rung,
             },
             _ = self.changed.changed() => Woken::Changed,
+            () = self.consumer.to_look.notified() => Woken::Told,
             () = sleep => Woken::Slept,
         }
     }

@@ -20,7 +20,7 @@ const CALLERS_RIGHTS: [(&str, &str); 2] = [
 
 /// What has no names of its own pinned: the settings of whoever calls it hold, which spares each call a change of settings. None of
 /// it may be called by a role, but what is listed above.
-const CALLERS_NAMES: [&str; 42] = [
+const CALLERS_NAMES: [&str; 44] = [
     "activate",
     "beginnings",
     "bucket",
@@ -39,11 +39,13 @@ const CALLERS_NAMES: [&str; 42] = [
     "given_up",
     "glob",
     "has_moved",
+    "has_news",
     "hold_ready",
     "holds",
     "is_beyond",
     "json_number",
     "key_hash",
+    "lane_has_news",
     "lane_key",
     "lanes",
     "last_id",

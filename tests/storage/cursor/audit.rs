@@ -72,11 +72,18 @@ impl World<'_> {
         let patience = Instant::now() + EMPTIED;
         loop {
             if Instant::now() > patience {
-                return Err("the log is never emptied".to_owned());
+                return Err("the log is never emptied, or pulses never say that there is nothing".to_owned());
             }
             for subscription in 0..self.model.subscriptions.len() {
                 self.grow_old().await?;
                 self.drain(subscription).await?;
+            }
+            let mut is_restless = false;
+            for subscription in 0..self.model.subscriptions.len() {
+                is_restless |= self.has_news(subscription).await?;
+            }
+            if is_restless {
+                continue;
             }
             while self.control.ask("select pgqueue.trim()").await?[0][0].as_deref() != Some("0") {}
             if self.control.ask("select from pgqueue.log limit 1").await?.is_empty() {

@@ -2,7 +2,7 @@
 
 use crate::{
     deed::Deed,
-    model::{Claim, Holding, Settling, Verdict},
+    model::{Claim, Holding, Order, Settling, Subscription, Verdict},
     world::World,
 };
 
@@ -31,10 +31,32 @@ impl World<'_> {
             self.rng.bool(),
             self.rng.u16(..)
         );
-        self.model.claims.push(Claim { subscription, owner, token, limit, suspects, doubtful, busy: false });
+        self.model.claims.push(Claim {
+            subscription,
+            owner,
+            token: token.clone(),
+            limit,
+            suspects,
+            doubtful,
+            busy: false,
+        });
         let number = self.model.claims.len() - 1;
+        let had_news = self.has_news(subscription).await?;
         self.start(session, Deed::Claim(number), sql).await?;
+        let found = self.model.holdings.iter().any(|holding| holding.token == token);
+        let Subscription { name, order, .. } = &self.model.subscriptions[subscription];
+        // In stable total order something may come when anything ends on the server, as it may in between.
+        if found && !had_news && *order != Order::StableTotal {
+            return Err(format!("a claim found what a pulse does not tell of {name}"));
+        }
         Ok(number)
+    }
+
+    /// Whether a pulse would wake a consumer of a subscription.
+    pub(crate) async fn has_news(&self, subscription: usize) -> Result<bool, String> {
+        let id = self.model.subscriptions[subscription].id;
+        let rows = self.control.ask(&format!("select pgqueue.has_news({id}, null)")).await?;
+        Ok(rows[0][0].as_deref() == Some("t"))
     }
 
     /// Answers for some of what somebody holds, or held.

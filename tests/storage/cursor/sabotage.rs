@@ -11,7 +11,31 @@ pub(crate) struct Sabotage {
     pub(crate) edits: &'static [(&'static str, &'static str)],
 }
 
-pub(crate) const SABOTAGES: [Sabotage; 15] = [
+pub(crate) const SABOTAGES: [Sabotage; 19] = [
+    Sabotage {
+        name: "no pulse tells of latecomers that were in progress",
+        seed: 0,
+        function: "lane_has_news",
+        edits: &[("from pg_snapshot_xip(c.seen) u (xact)", "from unnest('{}'::xid8[]) u (xact)")],
+    },
+    Sabotage {
+        name: "no pulse tells of latecomers that began after the snapshot's last",
+        seed: 7,
+        function: "lane_has_news",
+        edits: &[("xact >= pg_snapshot_xmax(c.seen) and xact < c.upto", "false")],
+    },
+    Sabotage {
+        name: "no pulse tells of retries in a lane",
+        seed: 1,
+        function: "lane_has_news",
+        edits: &[("if l.ready_at <= clock_timestamp() then", "if false then")],
+    },
+    Sabotage {
+        name: "no pulse tells of retries without an order",
+        seed: 0,
+        function: "has_news",
+        edits: &[("ready_at is not null and ready_at <= v_now", "ready_at is not null and false")],
+    },
     Sabotage {
         name: "latecomers that were in progress are forgotten",
         seed: 0,

@@ -54,6 +54,13 @@ pub(crate) fn claim(subscription: i64, most: u32) -> String {
     format!("select * from pgqueue.claim({subscription}, '{OWNER}', gen_random_uuid(), {most}, false, true, 1, false)")
 }
 
+/// Of a consumer that sleeps, and whose arming is swept already.
+fn pulse(subscription: i64) -> String {
+    format!(
+        "select * from pgqueue.pulse('{{{OWNER}}}', '{{{subscription}}}', '{{60000}}', '{{true}}', '{{true}}', '{{0}}', 1000)"
+    )
+}
+
 /// Claims and settling in each order. From the first on there is somebody at work who may come late.
 pub(crate) fn claims() -> Vec<Hot> {
     let mut hot = Vec::new();
@@ -66,6 +73,9 @@ pub(crate) fn claims() -> Vec<Hot> {
         let lease = if subscription == 1 { "lease_ready" } else { "lease_lane" };
         let by = ["log_by_xact", fresh, "cursor_pkey", lease];
         hot.push(Hot::new(format!("a claim {order}"), claim(subscription, 100), &by));
+        let by = ["cursor_pkey", "log_by_xact", "log_pkey"];
+        let by = if order == "stable total" { &by[..2] } else { &by[..] };
+        hot.push(Hot::new(format!("a pulse {order}"), pulse(subscription), by));
     }
     for (subscription, what, _) in SELECTIVE {
         let by = if what == "a key" { "log_by_bucket" } else { "log_pkey" };
