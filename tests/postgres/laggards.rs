@@ -1,6 +1,6 @@
 //! What becomes of subscriptions that fall behind what their topic retains.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use futures::StreamExt;
 use pgqueue_core::{
@@ -39,8 +39,8 @@ fn latest(messages: u64) -> Topic {
 }
 
 /// Each with a key of its own, in a transaction of its own.
-async fn publish_keyed<C: Client>(queue: &PgQueue<C>, count: u64) {
-    for number in 0..count {
+async fn publish_keyed<C: Client>(queue: &PgQueue<C>, numbers: Range<u64>) {
+    for number in numbers {
         let message = NewMessage::json(&number).unwrap().with_key(number.to_string());
         queue.publish("orders", vec![message]).await.unwrap();
     }
@@ -79,7 +79,7 @@ async fn laggard_is_cut_and_told_in_every_order<C: Client>() {
         let (_database, queue) = queue::<C>().await;
         queue.create_topic(latest(5)).await.unwrap();
         queue.insert_subscription(&invoices().with_order(order)).await.unwrap();
-        publish_keyed(&queue, 20).await;
+        publish_keyed(&queue, 0..20).await;
         assert_eq!(cut(&queue, "invoices").await, 0, "{order}");
         keep_house_until(&queue, || async { cut(&queue, "invoices").await == 15 }).await;
 
@@ -122,7 +122,7 @@ async fn laggard_holds_the_log_no_longer<C: Client>() {
         let (database, queue) = queue::<C>().await;
         queue.create_topic(latest(5)).await.unwrap();
         queue.insert_subscription(&invoices().with_order(order)).await.unwrap();
-        publish_keyed(&queue, 20).await;
+        publish_keyed(&queue, 0..20).await;
         // In stable total order the last transaction that was cut may stay until the next is passed.
         let left = if order == Order::StableTotal { 5..=6 } else { 5..=5 };
         keep_house_until(&queue, || async { left.contains(&in_log(&database).await) }).await;
@@ -150,8 +150,9 @@ async fn beginning_is_behind_what_would_be_cut_at_once<C: Client>() {
         queue.create_topic(latest(5)).await.unwrap();
         // What it has in hand keeps the log from being trimmed.
         let mut other = consume(&queue, Subscription::new("other", "orders").with_order(order).with_prefetch(1)).await;
-        publish_keyed(&queue, 20).await;
+        publish_keyed(&queue, 0..1).await;
         let first = next(&mut other).await;
+        publish_keyed(&queue, 1..20).await;
         keep_house_until(&queue, || async { cut(&queue, "other").await > 0 }).await;
         assert_eq!(in_log(&database).await, 20);
 
@@ -174,7 +175,7 @@ async fn what_keeps_up_is_not_cut<C: Client>() {
         queue.create_topic(latest(1)).await.unwrap();
         let mut stream = consume(&queue, invoices().with_order(order)).await;
         for round in 0..5 {
-            publish_keyed(&queue, 4).await;
+            publish_keyed(&queue, 0..4).await;
             for _ in 0..4 {
                 next(&mut stream).await.ok().await.unwrap();
             }
@@ -204,7 +205,7 @@ async fn laggard_that_loses_nothing_it_selects_is_not_cut<C: Client>() {
         queue.create_topic(latest(5)).await.unwrap();
         let wanted = Subscription::new("rare", "orders").with_order(order).with_selector(Selector::kind("rare"));
         queue.insert_subscription(&wanted).await.unwrap();
-        publish_keyed(&queue, 20).await;
+        publish_keyed(&queue, 0..20).await;
         queue.publish("orders", vec![NewMessage::new("20").with_kind("rare")]).await.unwrap();
         keep_house_until(&queue, || async { in_log(&database).await == 5 }).await;
         assert_eq!(cut(&queue, "rare").await, 0, "{order}");
@@ -253,7 +254,7 @@ async fn late_giant_is_cut_page_by_page<C: Backend>() {
         // More than one round cuts.
         let giant = vec![NewMessage::new("9").with_key("k"); 6000];
         commit_behind_the_cursor(&database, &queue, invoices().with_order(order), giant).await;
-        publish_keyed(&queue, 5).await;
+        publish_keyed(&queue, 0..5).await;
         keep_house_until(&queue, || async {
             forget_who_moved(&database).await;
             in_log(&database).await == 3

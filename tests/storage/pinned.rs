@@ -116,18 +116,20 @@ impl Session {
         touched
     }
 
-    /// Vacuums, waits until the server's figures say that so many dead rows are left, and returns how many, and the bytes of the log and
-    /// the leases.
+    /// Vacuums until the server's figures say that so many dead rows are left, and returns how many, and the bytes of the log and the
+    /// leases. The figures come a little late, and those of a session may come after those of vacuum.
     async fn vacuum(&self, is_expected: impl Fn(i64) -> bool) -> (i64, i64) {
-        for table in ["log", "lease", "cursor", "sleeper", "owner", "extent"] {
-            self.run(&format!("vacuum pgqueue.{table}")).await;
-        }
         let dead = "select sum(n_dead_tup) from pg_stat_user_tables where schemaname = 'pgqueue'";
-        let mut left = self.number(dead).await;
-        while !is_expected(left) {
-            tokio::time::sleep(GLANCE).await; // the figures come a little late
-            left = self.number(dead).await;
-        }
+        let left = loop {
+            for table in ["log", "lease", "cursor", "sleeper", "owner", "extent"] {
+                self.run(&format!("vacuum pgqueue.{table}")).await;
+            }
+            tokio::time::sleep(GLANCE).await;
+            let left = self.number(dead).await;
+            if is_expected(left) {
+                break left;
+            }
+        };
         let size = "select pg_relation_size('pgqueue.log') + pg_relation_size('pgqueue.lease')";
         (left, self.number(size).await)
     }

@@ -93,7 +93,6 @@ fn assert_hushed(told: &[String]) {
     let sung = SONGS.load(Ordering::Relaxed);
     tracing::info!(target: "pgqueue::test", "{CANARY}");
     assert!(SONGS.load(Ordering::Relaxed) > sung, "somebody listens");
-    assert!(HEARD.load(Ordering::Relaxed) > 20, "and much is said");
     let told = TOLD.lock().unwrap();
     assert!(told.is_empty(), "the log tells {told:#?}");
 }
@@ -233,6 +232,7 @@ async fn payloads_are_told_by_nothing<C: Backend>() {
     told.push(chain(&end(&mut stream).await));
     told.push(format!("{:?} {:?}", secret_message(), owner));
     assert_hushed(&told);
+    assert!(HEARD.load(Ordering::Relaxed) > 20, "much is said");
 }
 
 /// Waits until so many messages were given up.
