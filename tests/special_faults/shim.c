@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -65,6 +66,15 @@ ssize_t pwrite(int file, const void *bytes, size_t count, off_t offset) {
 
 ssize_t pwrite64(int file, const void *bytes, size_t count, off64_t offset) {
     return pwrite(file, bytes, count, offset);
+}
+
+ssize_t pwritev(int file, const struct iovec *parts, int count, off_t offset) {
+    if (is_full(file)) return errno = ENOSPC, -1;
+    return syscall(SYS_pwritev, file, parts, count, offset, 0);
+}
+
+ssize_t pwritev64(int file, const struct iovec *parts, int count, off64_t offset) {
+    return pwritev(file, parts, count, offset);
 }
 
 int posix_fallocate(int file, off_t offset, off_t length) {
