@@ -592,13 +592,14 @@ begin
     v_held := pgqueue.hold_ready(s, v_owner, v_token, v_most, v_suspects);
   end if;
 
-  if not v_arming and v_armed is not null then
-    delete from pgqueue.sleeper where id = v_armed; -- awake: publishers need not ring
-  end if;
-
   if (v_held <> '{}' or v_left < v_most) and not exists (select from pgqueue.owner where id = v_owner) then
     insert into pgqueue.owner (id, subscription, lease_ms, beat_at) values (v_owner, s.id, s.lease_ms, clock_timestamp())
     on conflict do nothing;
+  end if;
+
+  -- After the owner, as a pulse does.
+  if not v_arming and v_armed is not null then
+    delete from pgqueue.sleeper where id = v_armed; -- awake: publishers need not ring
   end if;
 
   if v_held <> '{}' then

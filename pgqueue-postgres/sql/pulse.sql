@@ -121,6 +121,7 @@ begin
   select u.id, u.subscription, u.lease_ms, v_now
   from unnest(v_owners, v_subscriptions, v_leases_ms, v_beats) u (id, subscription, lease_ms, is_to_beat)
   where u.is_to_beat
+  order by u.id                                    -- as all do who lock several
   on conflict (id) do update set lease_ms = excluded.lease_ms, beat_at = excluded.beat_at, suspected_at = null;
 
   return query

@@ -363,10 +363,12 @@ begin
     return;
   end if;
   perform set_config('synchronous_commit', 'off', true);
-  -- By their places, which hold: these rows are never updated.
-  delete from pgqueue.sleeper where ctid = any (array(
+  -- By their places: one that was let last on meanwhile is somewhere else, and is looked at again.
+  delete from pgqueue.sleeper
+  where ctid = any (array(
     select ctid from pgqueue.sleeper where armed_until < v_now - interval '10 seconds' order by id limit 5000
-  ));
+  )) and armed_until < v_now - interval '10 seconds';
+  -- By their places, which hold: these rows are never updated.
   delete from pgqueue.dedup where ctid = any (array(
     select ctid from pgqueue.dedup where expires_at < v_now order by expires_at limit 5000
   ));

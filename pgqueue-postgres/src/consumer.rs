@@ -62,6 +62,8 @@ struct State {
     asleep: Option<Instant>,
     /// When the pulse last said that it lives.
     beaten: Option<Instant>,
+    /// Whether it has had leases since it last saw whether to beat: each pulse since may have come while it did.
+    had_leases: bool,
     /// Whether the server says that it has leases, though it knows of none.
     has_strays: bool,
     /// Whether a claim is on its way.
@@ -70,6 +72,8 @@ struct State {
     claimed: u64,
     /// Whether a beat is on its way.
     beating: bool,
+    /// Whether a pulse that beats for it is on its way.
+    pulsing: bool,
     /// Whether the last claim got all that it asked for, so that there is probably more.
     more: bool,
     /// When it is worthwhile to claim again.
@@ -128,7 +132,7 @@ impl State {
     fn is_done(&self) -> bool {
         match self.phase {
             Phase::Over => true,
-            Phase::Closing => !self.claiming && !self.beating && self.held.is_idle(),
+            Phase::Closing => !self.claiming && !self.beating && !self.pulsing && self.held.is_idle(),
             Phase::Idle | Phase::Running => false,
         }
     }
@@ -142,10 +146,12 @@ impl<C: Client> Consumer<C> {
             armed: None,
             asleep: None,
             beaten: None,
+            had_leases: false,
             has_strays: false,
             claiming: false,
             claimed: 0,
             beating: false,
+            pulsing: false,
             more: false,
             gather_until: Instant::now(),
             found: None,
@@ -207,6 +213,8 @@ impl<C: Client> Consumer<C> {
         let mut state = self.lock();
         state.found = None;
         state.held.abandon();
+        drop(state);
+        self.to_look.notify_one(); // no pulse asks for what is not found
     }
 
     /// Starts the tasks, unless they run.

@@ -20,6 +20,7 @@ mod listener;
 mod losses;
 mod ok_in;
 mod pools;
+mod pulsing;
 mod registry;
 mod retention;
 mod ringing;

@@ -18,17 +18,18 @@ pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
     let mut last_beat = Instant::now();
     loop {
         let now = Instant::now();
+        let lease = consumer.lease();
         let is_needed = {
             let mut state = consumer.lock();
             if state.phase == Phase::Over {
                 return;
             }
-            // The pulse beats for who has nothing.
-            state.beating =
-                std::mem::take(&mut state.has_strays) || !strays.is_empty() || !state.held.leases.is_empty();
+            // The pulse beats for who has nothing when it comes.
+            let has_leases = !state.held.leases.is_empty();
+            let had_leases = std::mem::replace(&mut state.had_leases, has_leases);
+            state.beating = std::mem::take(&mut state.has_strays) || !strays.is_empty() || has_leases || had_leases;
             state.beating
         };
-        let lease = consumer.lease();
         if is_needed {
             match beat(&consumer, &mut strays, &mut floor).await {
                 Ok(()) => last_beat = now,

@@ -165,6 +165,7 @@ async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Lo
     if !arming {
         state.armed = None;
     }
+    state.had_leases |= !runs.is_empty();
     for run in runs {
         state.held.push(run);
     }

@@ -162,16 +162,30 @@ struct Part {
     sleeper: Option<i64>,
 }
 
+/// A consumer that is asked for, which does not leave before the answer: what beats for it would bring it back.
+struct Asked<C: Client> {
+    part: Part,
+    consumer: Arc<Consumer<C>>,
+}
+
+impl<C: Client> Drop for Asked<C> {
+    fn drop(&mut self) {
+        self.consumer.lock().pulsing = false;
+        self.consumer.to_settle.notify_one(); // it may be about to end
+    }
+}
+
 /// Asks once. Where that fails, each consumer finds out for itself.
 async fn ask<C: Client>(shared: &Shared<C>, members: Vec<Arc<Consumer<C>>>) -> Result<Due> {
     let now = Instant::now();
-    let asked: Vec<_> = members.into_iter().filter_map(|consumer| Some((consumer.part(now)?, consumer))).collect();
+    let asked: Vec<_> =
+        members.into_iter().filter_map(|consumer| Some(Asked { part: consumer.part(now)?, consumer })).collect();
     let answer = send(shared, &asked).await;
     let said = |consumer: &Consumer<C>, what: &str| match &answer {
         Ok(rows) => rows.iter().any(|(who, said, _)| *who == Some(consumer.owner) && said == what),
         Err(_) => what == "look",
     };
-    for (part, consumer) in &asked {
+    for Asked { part, consumer } in &asked {
         let mut state = consumer.lock();
         if answer.is_ok() {
             if part.beats {
@@ -182,7 +196,7 @@ async fn ask<C: Client>(shared: &Shared<C>, members: Vec<Arc<Consumer<C>>>) -> R
             }
         }
         if said(consumer, "arm") {
-            state.armed = None;
+            state.armed.take_if(|armed| Some(armed.id) == part.sleeper);
         }
         if said(consumer, "beat") {
             state.has_strays = true;
@@ -207,10 +221,10 @@ async fn ask<C: Client>(shared: &Shared<C>, members: Vec<Arc<Consumer<C>>>) -> R
 /// Who is to do what; nobody in particular, or in how many milliseconds.
 type Task = (Option<Uuid>, String, Option<i64>);
 
-async fn send<C: Client>(shared: &Shared<C>, asked: &[(Part, Arc<Consumer<C>>)]) -> Result<Vec<Task>> {
-    let parts = || asked.iter().map(|(part, _)| part);
+async fn send<C: Client>(shared: &Shared<C>, asked: &[Asked<C>]) -> Result<Vec<Task>> {
+    let parts = || asked.iter().map(|asked| &asked.part);
     let parameters = [
-        Parameter::array(asked.iter().map(|(_, consumer)| Some(consumer.owner)))?,
+        Parameter::array(asked.iter().map(|asked| Some(asked.consumer.owner)))?,
         Parameter::array(parts().map(|part| Some(part.subscription)))?,
         Parameter::array(parts().map(|part| Some(millis(part.lease))))?,
         Parameter::array(parts().map(|part| Some(part.beats)))?,
@@ -225,7 +239,7 @@ async fn send<C: Client>(shared: &Shared<C>, asked: &[(Part, Arc<Consumer<C>>)])
 impl<C: Client> Consumer<C> {
     /// What is to be asked for this one.
     fn part(&self, now: Instant) -> Option<Part> {
-        let state = self.lock();
+        let mut state = self.lock();
         let found = state.found.as_ref().filter(|_| state.phase == Phase::Running)?;
         // Half of what it may be at most, as that may not have passed by so little that it is twice as much the next time.
         let is_due = |since: Instant, most: Duration| now.saturating_duration_since(since) >= most / 2;
@@ -239,6 +253,7 @@ impl<C: Client> Consumer<C> {
                 .filter(|armed| state.asleep.is_some() && armed.until < now + ARMED / 2)
                 .map(|armed| armed.id),
         };
+        state.pulsing = part.beats;
         (part.beats || part.looks || part.sleeper.is_some()).then_some(part)
     }
 }

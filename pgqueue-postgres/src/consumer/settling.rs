@@ -251,7 +251,7 @@ async fn resolve<C: Client>(consumer: &Consumer<C>, doubtful: &InDoubt) -> bool 
     true
 }
 
-/// Gives back what is left, so that nobody waits for the lease to end. No claim and no beat is on its way, which would come back.
+/// Gives back what is left, so that nobody waits for the lease to end. No claim, beat or pulse is on its way, which would come back.
 async fn leave<C: Client>(consumer: &Consumer<C>, was_killed: bool) {
     consumer.ring_all();
     if !was_killed && let Err(error) = consumer.query(statement::LEAVE, &[Parameter::new(consumer.owner)]).await {
