@@ -61,3 +61,12 @@ impl<C: Client, M: Meddle> Client for Between<C, M> {
         if M::LISTENS { self.client.open_listener().await } else { Ok(None) }
     }
 }
+
+/// Makes a client one that cannot listen.
+#[derive(Default)]
+pub(crate) struct Deaf;
+
+#[async_trait]
+impl Meddle for Deaf {
+    const LISTENS: bool = false;
+}

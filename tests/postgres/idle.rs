@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use futures::{StreamExt, future::select_all};
 use pgqueue_core::{ConsumeStream, Consumers, Order, Retention, Subscription, Topic};
 use pgqueue_postgres::{Client, PgQueue};
@@ -10,7 +9,7 @@ use pgqueue_testserver::Server;
 use tokio::time::timeout;
 
 use crate::{
-    between::{Between, Meddle},
+    between::{Between, Deaf},
     both_clients::on_both_clients,
     common::{consume, next, publish_numbers},
 };
@@ -40,15 +39,6 @@ const ONCE_MORE: f64 = 1.0;
 
 /// How often all together, in a second.
 const AT_MOST: f64 = 1.0;
-
-/// Makes a client one that cannot listen.
-#[derive(Default)]
-struct Deaf;
-
-#[async_trait]
-impl Meddle for Deaf {
-    const LISTENS: bool = false;
-}
 
 /// One of each kind, in turn.
 fn subscription(number: usize) -> Subscription {

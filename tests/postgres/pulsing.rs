@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     backend::Backend,
-    between::{Between, Meddle},
+    between::{Between, Deaf, Meddle},
     both_clients::on_both_clients,
     common::{
         PATIENCE, QUIET, WAITS, assert_says, consume, end, invoices, next, number, patiently, publish_number, queue,
@@ -206,15 +206,6 @@ async fn pulse_and_claim_do_not_wait_for_each_other<C: Backend>() {
         "select count(id) from pgqueue.claim((select id from pgqueue.subscription), '{LOW}', gen_random_uuid(), 1, true, true, 0, false, {armed})"
     );
     assert_eq!(both::<C>(&database, HIGH, &pulse([LOW, HIGH], &armed), &claim).await, ["0", "1"]);
-}
-
-/// Makes a client one that cannot listen.
-#[derive(Default)]
-struct Deaf;
-
-#[async_trait]
-impl Meddle for Deaf {
-    const LISTENS: bool = false;
 }
 
 async fn answer_that_finds_the_subscription_gone_ends_the_stream_without_a_ring<C: Client>() {
