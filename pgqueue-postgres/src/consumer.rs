@@ -60,7 +60,7 @@ struct State {
     armed: Option<Armed>,
     /// Since when it sleeps, if it does.
     asleep: Option<Instant>,
-    /// When the pulse last said that it lives.
+    /// When the server was last told that it lives.
     beaten: Option<Instant>,
     /// Whether it has had leases since it last saw whether to beat: each pulse since may have come while it did.
     had_leases: bool,

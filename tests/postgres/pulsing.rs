@@ -27,6 +27,7 @@ on_both_clients!(
     pulse_on_its_way_brings_nobody_back_who_left,
     pulse_and_deletion_do_not_wait_for_each_other,
     pulse_and_claim_do_not_wait_for_each_other,
+    stalled_pulse_lets_no_idle_consumer_be_buried,
     answer_that_finds_the_subscription_gone_ends_the_stream_without_a_ring,
 );
 
@@ -206,6 +207,37 @@ async fn pulse_and_claim_do_not_wait_for_each_other<C: Backend>() {
         "select count(id) from pgqueue.claim((select id from pgqueue.subscription), '{LOW}', gen_random_uuid(), 1, true, true, 0, false, {armed})"
     );
     assert_eq!(both::<C>(&database, HIGH, &pulse([LOW, HIGH], &armed), &claim).await, ["0", "1"]);
+}
+
+/// Lets no pulse come to its end.
+#[derive(Default)]
+struct Stalled;
+
+#[async_trait]
+impl Meddle for Stalled {
+    async fn before<C: Client>(&self, _client: &C, statement: &str) -> Result<(), ClientError> {
+        if statement.contains(PULSE) {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+}
+
+async fn stalled_pulse_lets_no_idle_consumer_be_buried<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    let stalled = connect::<C, _>(&database.url(), Stalled).await;
+    // Over before a pulse is given up.
+    let lease = stalled.options().time_limit() / 5;
+    let wanted = invoices().with_consumers(Consumers::SingleActive).with_lease(lease);
+    let mut active = consume(&stalled, wanted.clone()).await;
+    quiet(&mut active).await;
+    let mut standby = consume(&queue, wanted).await;
+    let since = Instant::now();
+    while since.elapsed() < lease * 4 {
+        quiet(&mut standby).await;
+    }
+    publish_number(&queue, 1).await;
+    assert_eq!(number(&next(&mut active).await), 1);
 }
 
 async fn answer_that_finds_the_subscription_gone_ends_the_stream_without_a_ring<C: Client>() {

@@ -16,6 +16,7 @@ pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
     let mut strays = Strays::new();
     let mut floor = 0_i64;
     let mut last_beat = Instant::now();
+    let begun = Instant::now();
     loop {
         let now = Instant::now();
         let lease = consumer.lease();
@@ -24,18 +25,21 @@ pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
             if state.phase == Phase::Over {
                 return;
             }
-            // The pulse beats for who has nothing when it comes.
+            // The pulse beats for who has nothing when it comes, unless it is held up.
             let has_leases = !state.held.leases.is_empty();
             let had_leases = std::mem::replace(&mut state.had_leases, has_leases);
-            state.beating = std::mem::take(&mut state.has_strays) || !strays.is_empty() || has_leases || had_leases;
+            let is_silent = now.saturating_duration_since(state.beaten.unwrap_or(begun)) > lease / 2;
+            state.beating =
+                std::mem::take(&mut state.has_strays) || !strays.is_empty() || has_leases || had_leases || is_silent;
             state.beating
         };
         if is_needed {
-            match beat(&consumer, &mut strays, &mut floor).await {
-                Ok(()) => last_beat = now,
+            let beaten = beat(&consumer, &mut strays, &mut floor).await;
+            let mut state = consumer.lock();
+            match beaten {
+                Ok(()) => (last_beat, state.beaten) = (now, Some(now)),
                 Err(error) => tracing::warn!(%error, "a beat failed"),
             }
-            let mut state = consumer.lock();
             state.beating = false;
             if last_beat.elapsed() > lease {
                 state.held.doubt_all();
