@@ -20,7 +20,7 @@ use crate::{
 /// the queue's housekeeping. What it has not handed out goes back to others at once when it is dropped;
 /// before the process ends, wait for that: [`consumers_gone`](crate::PgQueue::consumers_gone).
 ///
-/// It needs up to three connections of the pool at a time, and all that share a handle two more, beside those that handlers hold: where
+/// It needs up to three connections of the pool at a time, and all that share a handle three more, beside those that handlers hold: where
 /// they hold all, it cannot beat.
 pub struct PgSubscription<C: Client> {
     consumer: Arc<Consumer<C>>,

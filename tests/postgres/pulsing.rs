@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::StreamExt;
-use pgqueue_core::{ConsumeStream, Consumers, ErrorKind, Subscription};
+use pgqueue_core::{ConsumeStream, Consumers, ErrorKind, NewMessage, PublisherExt, Subscription};
 use pgqueue_postgres::{Client, ClientError, PgQueue};
 use pgqueue_testserver::Database;
 use tokio::{
@@ -28,6 +28,7 @@ on_both_clients!(
     pulse_and_deletion_do_not_wait_for_each_other,
     pulse_and_claim_do_not_wait_for_each_other,
     stalled_pulse_lets_no_idle_consumer_be_buried,
+    what_is_scheduled_does_not_wait_for_the_log_to_be_trimmed,
     answer_that_finds_the_subscription_gone_ends_the_stream_without_a_ring,
 );
 
@@ -238,6 +239,41 @@ async fn stalled_pulse_lets_no_idle_consumer_be_buried<C: Client>() {
     }
     publish_number(&queue, 1).await;
     assert_eq!(number(&next(&mut active).await), 1);
+}
+
+/// Lets the log never be trimmed to the end.
+#[derive(Default)]
+struct Trimming {
+    is_sent: Arc<Notify>,
+}
+
+#[async_trait]
+impl Meddle for Trimming {
+    async fn before<C: Client>(&self, _client: &C, statement: &str) -> Result<(), ClientError> {
+        if statement.contains("pgqueue.trim(") {
+            self.is_sent.notify_one();
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+}
+
+async fn what_is_scheduled_does_not_wait_for_the_log_to_be_trimmed<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    let trimming = Trimming::default();
+    let is_sent = Arc::clone(&trimming.is_sent);
+    let trimming = connect::<C, _>(&database.url(), trimming).await;
+    let mut stream = consume(&trimming, invoices()).await;
+    publish_number(&queue, 0).await;
+    next(&mut stream).await.ok().await.unwrap();
+    tokio::select! {
+        () = patiently("the log to be trimmed", is_sent.notified()) => {}
+        came = stream.next() => panic!("{came:?}"),
+    }
+    let since = Instant::now();
+    queue.publish_one("orders", NewMessage::new("1").with_delay(ROUND / 4)).await.unwrap();
+    next(&mut stream).await.ok().await.unwrap();
+    assert!(since.elapsed() < trimming.options().time_limit() * 3 / 4, "after {:?}", since.elapsed());
 }
 
 async fn answer_that_finds_the_subscription_gone_ends_the_stream_without_a_ring<C: Client>() {

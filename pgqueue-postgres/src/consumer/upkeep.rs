@@ -30,7 +30,10 @@ const PUBLISHED: i32 = 500;
 pub(super) struct Chores {
     owners: AtomicBool,
     scheduled: AtomicBool,
+    /// Rung for what is due.
     changed: Notify,
+    /// Rung for what is done from time to time.
+    rounds: Notify,
 }
 
 impl Chores {
@@ -39,6 +42,7 @@ impl Chores {
         self.owners.fetch_or(owners, Ordering::Relaxed);
         self.scheduled.fetch_or(scheduled, Ordering::Relaxed);
         self.changed.notify_one();
+        self.rounds.notify_one();
     }
 }
 
@@ -61,9 +65,13 @@ impl Rounds {
     }
 }
 
-/// Does the chores, each a call of its own, for as long as it is polled.
+/// Does the chores, each a call of its own, for as long as it is polled. What somebody waits for does not wait for the rest.
 pub(super) async fn keep_house<C: Client>(shared: &Shared<C>, chores: &Chores) {
-    let (mut trimmed, mut kept, mut swept) = (Rounds::new(TRIM), Rounds::new(KEEP_STUCK), Rounds::new(SWEEP));
+    tokio::join!(hand_on(shared, chores), clean_up(shared, chores));
+}
+
+/// Does what messages wait for, when it is due.
+async fn hand_on<C: Client>(shared: &Shared<C>, chores: &Chores) {
     loop {
         chores.changed.notified().await;
         let done = async {
@@ -73,6 +81,18 @@ pub(super) async fn keep_house<C: Client>(shared: &Shared<C>, chores: &Chores) {
             if chores.scheduled.swap(false, Ordering::Relaxed) {
                 repeat(shared, statement::PUBLISH_SCHEDULED, PUBLISHED).await?;
             }
+            Ok(())
+        };
+        tell(done.await);
+    }
+}
+
+/// Does what is done from time to time, while there are pulses.
+async fn clean_up<C: Client>(shared: &Shared<C>, chores: &Chores) {
+    let (mut trimmed, mut kept, mut swept) = (Rounds::new(TRIM), Rounds::new(KEEP_STUCK), Rounds::new(SWEEP));
+    loop {
+        chores.rounds.notified().await;
+        let done = async {
             if kept.is_due(KEEP_STUCK) {
                 shared.query(statement::KEEP_STUCK, &[], About::Queue).await?;
             }
@@ -85,11 +105,15 @@ pub(super) async fn keep_house<C: Client>(shared: &Shared<C>, chores: &Chores) {
             if swept.is_due(SWEEP) {
                 shared.query(statement::SWEEP, &[], About::Queue).await?;
             }
-            Ok::<_, pgqueue_core::Error>(())
+            Ok(())
         };
-        if let Err(error) = done.await {
-            tracing::debug!(%error, "a chore failed and will be tried again");
-        }
+        tell(done.await);
+    }
+}
+
+fn tell(done: Result<()>) {
+    if let Err(error) = done {
+        tracing::debug!(%error, "a chore failed and will be tried again");
     }
 }
 
