@@ -60,6 +60,22 @@ begin
 end
 $$;
 
+-- Tells all processes of messages that are due before their next pulse.
+create function pgqueue.ring_for_scheduled(v_due_at timestamptz[], v_delays_ms bigint[]) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if (
+    exists (select from unnest(v_due_at) due_at where due_at < clock_timestamp() + interval '3 seconds')
+    or exists (select from unnest(v_delays_ms) delay_ms where delay_ms < 3000)
+  )
+  and pg_notification_queue_usage() < 0.5 then
+    perform pg_notify('pgqueue_scheduled', '');
+  end if;
+end
+$$;
+
 create function pgqueue.publish_batch(
   v_topic     text,
   v_payloads  bytea[],
@@ -115,6 +131,9 @@ begin
 
   if v_ring then
     perform pgqueue.ring(t.id, v_alone);
+    if v_due_at is not null or v_delays_ms is not null then
+      perform pgqueue.ring_for_scheduled(v_due_at, v_delays_ms);
+    end if;
   end if;
   return coalesce(v_ids, '{}');
 end

@@ -118,7 +118,7 @@ declare
 begin
   perform set_config('synchronous_commit', 'off', true);
   insert into pgqueue.owner as o (id, subscription, lease_ms, beat_at)
-  select u.id, u.subscription, u.lease_ms, v_now
+  select distinct on (u.id) u.id, u.subscription, u.lease_ms, v_now
   from unnest(v_owners, v_subscriptions, v_leases_ms, v_beats) u (id, subscription, lease_ms, is_to_beat)
   where u.is_to_beat
   order by u.id                                    -- as all do who lock several
@@ -135,9 +135,17 @@ begin
   return query
     select u.id, 'beat', null::bigint from unnest(v_owners, v_beats) u (id, is_to_beat)
     where u.is_to_beat and (select true from pgqueue.lease where owner = u.id order by owner, id limit 1);
+  -- Once for all that compete for the messages of a subscription.
   return query
-    select u.id, 'look', null::bigint from unnest(v_owners, v_subscriptions, v_looks) u (id, subscription, is_to_look)
-    where u.is_to_look and pgqueue.has_news(u.subscription, u.id);
+    select unnest(g.owners), 'look', null::bigint
+    from (
+      select u.subscription, case when s.consumers <> 'competing' then u.id end as owner, array_agg(u.id) as owners
+      from unnest(v_owners, v_subscriptions, v_looks) u (id, subscription, is_to_look)
+      left join pgqueue.subscription s on s.id = u.subscription
+      where u.is_to_look
+      group by 1, 2
+    ) g
+    where pgqueue.has_news(g.subscription, g.owner);
 
   if exists (
     select from pgqueue.owner

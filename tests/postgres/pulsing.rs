@@ -29,6 +29,7 @@ on_both_clients!(
     pulse_and_claim_do_not_wait_for_each_other,
     stalled_pulse_lets_no_idle_consumer_be_buried,
     what_is_scheduled_does_not_wait_for_the_log_to_be_trimmed,
+    what_is_scheduled_between_two_pulses_comes_within_a_second,
     answer_that_finds_the_subscription_gone_ends_the_stream_without_a_ring,
 );
 
@@ -274,6 +275,28 @@ async fn what_is_scheduled_does_not_wait_for_the_log_to_be_trimmed<C: Client>() 
     queue.publish_one("orders", NewMessage::new("1").with_delay(ROUND / 4)).await.unwrap();
     next(&mut stream).await.ok().await.unwrap();
     assert!(since.elapsed() < trimming.options().time_limit() * 3 / 4, "after {:?}", since.elapsed());
+}
+
+async fn what_is_scheduled_between_two_pulses_comes_within_a_second<C: Client>() {
+    let (database, publisher) = queue::<C>().await;
+    let counted = Counted::default();
+    let mut pulses = counted.pulses.subscribe();
+    let queue = connect::<C, _>(&database.url(), counted).await;
+    let mut stream = consume(&queue, invoices()).await;
+    for number in 0..3 {
+        quiet(&mut stream).await;
+        // One has just been, and the next is as far away as can be.
+        pulses.mark_unchanged();
+        tokio::select! {
+            pulsed = patiently("a pulse", pulses.changed()) => pulsed.unwrap(),
+            came = stream.next() => panic!("{came:?}"),
+        }
+        quiet(&mut stream).await;
+        let since = Instant::now();
+        publisher.publish_one("orders", NewMessage::json(&number).unwrap().with_delay(ROUND / 20)).await.unwrap();
+        next(&mut stream).await.ok().await.unwrap();
+        assert!(since.elapsed() < ROUND / 20 + Duration::from_secs(1), "after {:?}", since.elapsed());
+    }
 }
 
 async fn answer_that_finds_the_subscription_gone_ends_the_stream_without_a_ring<C: Client>() {

@@ -4,10 +4,14 @@
 //! due. So an idle process asks the same little of the server, however many consumers it has.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use futures::StreamExt;
 use pgqueue_core::Result;
 use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
@@ -27,8 +31,11 @@ use crate::{
 /// From one round to the next, at most: of a shorter lease a third, and no longer than the poll interval.
 const ROUND: Duration = Duration::from_secs(2);
 
-/// From one round to the next while scheduled messages are due.
+/// From one round to the next while scheduled messages are due, or somebody says that they will be.
 const SOON: Duration = Duration::from_millis(100);
+
+/// Where publishers tell of messages that are due before the next round.
+const SCHEDULED: &str = "pgqueue_scheduled";
 
 /// For how long a consumer that sleeps says so in advance: publishers ring for so long if its process dies.
 pub(super) const ARMED: Duration = Duration::from_secs(30);
@@ -37,6 +44,8 @@ pub(crate) struct Pulse<C: Client> {
     members: Mutex<Members<C>>,
     /// Rung when a consumer joins or leaves.
     changed: Notify,
+    /// Whether the next round is to come soon.
+    hurried: AtomicBool,
     /// Whether anything was claimed or settled that the log may be trimmed for.
     pub(super) worked: AtomicBool,
 }
@@ -50,7 +59,8 @@ struct Members<C: Client> {
 impl<C: Client> Default for Pulse<C> {
     fn default() -> Self {
         let members = Members { consumers: Vec::new(), beating: false };
-        Self { members: Mutex::new(members), changed: Notify::new(), worked: AtomicBool::new(false) }
+        let (hurried, worked) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { members: Mutex::new(members), changed: Notify::new(), hurried, worked }
     }
 }
 
@@ -92,6 +102,7 @@ pub(super) fn ensure_beats<C: Client>(shared: &Arc<Shared<C>>) {
             () = beat(shared, &chores) => {}
             // Beside it, as a chore may take long.
             () = keep_house(shared, &chores) => {}
+            () = hear_of_scheduled(shared) => {}
         }
     });
 }
@@ -110,6 +121,17 @@ impl<C: Client> Drop for Beating<C> {
     }
 }
 
+/// Lets the next round come soon when somebody says so, as long as it is polled. Where nobody can be heard, rounds come by themselves.
+async fn hear_of_scheduled<C: Client>(shared: &Shared<C>) {
+    if let Ok(Some(mut bell)) = shared.listener.subscribe_bell(SCHEDULED).await {
+        while bell.next().await.is_some() {
+            shared.pulse.hurried.store(true, Ordering::Relaxed);
+            shared.pulse.changed.notify_one();
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
 async fn beat<C: Client>(shared: &Arc<Shared<C>>, chores: &Chores) {
     // Processes that start together do not all ask together.
     let mut since = Instant::now();
@@ -118,7 +140,8 @@ async fn beat<C: Client>(shared: &Arc<Shared<C>>, chores: &Chores) {
         let members = shared.pulse.members();
         let Some(shortest) = members.iter().map(|consumer| consumer.lease()).min() else { return };
         let round = ROUND.min(shared.options.poll_interval()).min(shortest / 3);
-        let next = since + pause.min(round);
+        let hurried = shared.pulse.hurried.load(Ordering::Relaxed);
+        let next = since + pause.min(if hurried { SOON } else { round });
         if Instant::now() < next {
             drop(members);
             tokio::select! {
@@ -127,6 +150,7 @@ async fn beat<C: Client>(shared: &Arc<Shared<C>>, chores: &Chores) {
             }
             continue;
         }
+        shared.pulse.hurried.store(false, Ordering::Relaxed);
         since = Instant::now();
         pause = match ask(shared, members).await {
             Ok(due) => {
