@@ -117,21 +117,6 @@ declare
   v_due timestamptz;
 begin
   perform set_config('synchronous_commit', 'off', true);
-  insert into pgqueue.owner as o (id, subscription, lease_ms, beat_at)
-  select distinct on (u.id) u.id, u.subscription, u.lease_ms, v_now
-  from unnest(v_owners, v_subscriptions, v_leases_ms, v_beats) u (id, subscription, lease_ms, is_to_beat)
-  where u.is_to_beat
-  order by u.id                                    -- as all do who lock several
-  on conflict (id) do update set lease_ms = excluded.lease_ms, beat_at = excluded.beat_at, suspected_at = null;
-
-  return query
-    with armed as (
-      update pgqueue.sleeper set armed_until = v_now + v_armed_ms * interval '1 millisecond'
-      where id = any (v_sleepers)
-      returning id
-    )
-    select u.id, 'arm', null::bigint from unnest(v_owners, v_sleepers) u (id, sleeper)
-    where u.sleeper is not null and not exists (select from armed where id = u.sleeper);
   return query
     select u.id, 'beat', null::bigint from unnest(v_owners, v_beats) u (id, is_to_beat)
     where u.is_to_beat and (select true from pgqueue.lease where owner = u.id order by owner, id limit 1);
@@ -159,5 +144,22 @@ begin
   elsif v_due is not null then
     return query select null::uuid, 'wait', ceil(extract(epoch from v_due - v_now) * 1000)::bigint;
   end if;
+
+  -- Last, as all that is locked is until the end.
+  insert into pgqueue.owner as o (id, subscription, lease_ms, beat_at)
+  select distinct on (u.id) u.id, u.subscription, u.lease_ms, clock_timestamp()
+  from unnest(v_owners, v_subscriptions, v_leases_ms, v_beats) u (id, subscription, lease_ms, is_to_beat)
+  where u.is_to_beat
+  order by u.id                                    -- as all do who lock several
+  on conflict (id) do update set lease_ms = excluded.lease_ms, beat_at = excluded.beat_at, suspected_at = null;
+
+  return query
+    with armed as (
+      update pgqueue.sleeper set armed_until = v_now + v_armed_ms * interval '1 millisecond'
+      where id = any (v_sleepers)
+      returning id
+    )
+    select u.id, 'arm', null::bigint from unnest(v_owners, v_sleepers) u (id, sleeper)
+    where u.sleeper is not null and not exists (select from armed where id = u.sleeper);
 end
 $$;
