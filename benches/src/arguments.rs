@@ -12,7 +12,7 @@ pub(crate) struct Arguments {
     /// The PostgreSQL client, of the queue and of what it is compared to.
     #[arg(long, default_value = "tokio-postgres")]
     pub(crate) driver: DriverName,
-    /// How many messages a backlog has [default: 200,000 to drain, 1,000,000 to claim from, catch up with or select from].
+    /// How many messages a backlog has [default: 200,000 to drain, 100,000 to publish and consume at once or to drain by key, 1,000,000 to claim from, catch up with or select from].
     #[arg(long)]
     messages: Option<usize>,
     /// How many bytes a payload has.
@@ -24,7 +24,10 @@ pub(crate) struct Arguments {
     /// How many consumers there are, for scenarios that have some [default: what the scenario compares].
     #[arg(long)]
     pub(crate) consumers: Option<usize>,
-    /// For how many seconds each publishes, where time is the measure [default: 4, and 600 while somebody holds vacuum's horizon].
+    /// How many subscriptions get everything, beside one [default: 8].
+    #[arg(long)]
+    pub(crate) subscriptions: Option<usize>,
+    /// For how many seconds each publishes, where time is the measure [default: 4; 600 while somebody holds vacuum's horizon, and 12 while nobody publishes].
     #[arg(long)]
     seconds: Option<f64>,
     /// The same in minutes.
@@ -50,6 +53,8 @@ pub(crate) enum Scenario {
     Publish,
     /// Working off a backlog.
     Drain,
+    /// Publishing and consuming at the same time.
+    EndToEnd,
     /// What further subscriptions cost a publisher.
     FanOut,
     /// What waking consumers costs publishers.
@@ -62,6 +67,10 @@ pub(crate) enum Scenario {
     CatchUp,
     /// Selecting few messages of many.
     Selector,
+    /// Working off in order by key.
+    Order,
+    /// What an idle process asks of the server.
+    Idle,
     /// What the server can do without any queue.
     Ceilings,
     /// Publishing and consuming while somebody holds vacuum's horizon.
@@ -72,16 +81,19 @@ pub(crate) enum Scenario {
 
 impl Scenario {
     /// All but [`All`](Self::All) and what takes long.
-    pub(crate) const EACH: [Self; 9] = [
+    pub(crate) const EACH: [Self; 12] = [
         Self::Ceilings,
         Self::Publish,
         Self::Drain,
+        Self::EndToEnd,
         Self::FanOut,
         Self::NotifyCost,
         Self::Latency,
         Self::Backlog,
         Self::CatchUp,
         Self::Selector,
+        Self::Order,
+        Self::Idle,
     ];
 }
 
@@ -97,17 +109,22 @@ impl Arguments {
     }
 
     pub(crate) fn duration(&self) -> Duration {
-        self.duration_or(4.0)
+        self.duration_or(4.0, 0.3)
     }
 
     /// The duration of what shows only by and by.
     pub(crate) fn long_duration(&self) -> Duration {
-        self.duration_or(600.0)
+        self.duration_or(600.0, 0.3)
     }
 
-    fn duration_or(&self, default: f64) -> Duration {
+    /// The duration of what happens every other second.
+    pub(crate) fn idle_duration(&self) -> Duration {
+        self.duration_or(12.0, 5.0)
+    }
+
+    fn duration_or(&self, default: f64, quick: f64) -> Duration {
         let asked = self.seconds.or(self.minutes.map(|minutes| minutes * 60.0));
-        Duration::from_secs_f64(asked.unwrap_or(if self.quick { 0.3 } else { default }).max(0.05))
+        Duration::from_secs_f64(asked.unwrap_or(if self.quick { quick } else { default }).max(0.05))
     }
 
     pub(crate) fn rounds(&self) -> usize {

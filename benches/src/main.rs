@@ -27,12 +27,15 @@ async fn run<D: Driver>(bench: &mut Bench, scenario: Scenario) -> Result<()> {
     match scenario {
         Scenario::Publish => scenarios::publish::run::<D>(bench).await,
         Scenario::Drain => scenarios::drain::run::<D>(bench).await,
+        Scenario::EndToEnd => scenarios::end_to_end::run::<D>(bench).await,
         Scenario::FanOut => scenarios::fan_out::run::<D>(bench).await,
         Scenario::NotifyCost => scenarios::notify_cost::run::<D>(bench).await,
         Scenario::Latency => scenarios::latency::run::<D>(bench).await,
         Scenario::Backlog => scenarios::backlog::run::<D>(bench).await,
         Scenario::CatchUp => scenarios::catch_up::run::<D>(bench).await,
         Scenario::Selector => scenarios::selector::run::<D>(bench).await,
+        Scenario::Idle => scenarios::idle::run::<D>(bench).await,
+        Scenario::Order => scenarios::order::run::<D>(bench).await,
         Scenario::Ceilings => scenarios::ceilings::run::<D>(bench).await,
         Scenario::Pinned => scenarios::pinned::run::<D>(bench).await,
         Scenario::All => {

@@ -23,10 +23,29 @@ fn every_scenario_reports_as_json() {
     let lines = String::from_utf8(bench.stdout).unwrap();
     let measured: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let scenarios: BTreeSet<_> = measured.iter().map(|one| one["scenario"].as_str().unwrap()).collect();
-    let all = ["backlog", "catch-up", "ceilings", "drain", "fan-out", "latency", "notify-cost", "publish", "selector"];
+    let all = [
+        "backlog",
+        "catch-up",
+        "ceilings",
+        "drain",
+        "end-to-end",
+        "fan-out",
+        "idle",
+        "latency",
+        "notify-cost",
+        "order",
+        "publish",
+        "selector",
+    ];
     assert_eq!(scenarios, BTreeSet::from(all));
     for one in &measured {
         let figures = ["msgs_per_s", "p50_ms"].map(|figure| one[figure].as_f64());
         assert!(figures.into_iter().flatten().all(|figure| figure > 0.0) && figures != [None, None], "{one}");
+    }
+    for scenario in ["publish", "drain", "end-to-end", "order", "latency"] {
+        for one in measured.iter().filter(|one| one["scenario"] == scenario) {
+            let costs = ["wal_bytes_per_msg", "commits_per_msg"].map(|cost| one[cost].as_f64());
+            assert!(costs.into_iter().all(|cost| cost.is_some_and(|cost| cost > 0.0)), "{one}");
+        }
     }
 }

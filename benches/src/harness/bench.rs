@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use pgqueue_testserver::Server;
 
-use super::{Contender, Measurement, Sample, profile, report::Report};
+use super::{Contender, Measurement, Sample, meter, profile, report::Report};
 use crate::arguments::Arguments;
 
 pub(crate) struct Bench {
@@ -86,7 +86,10 @@ impl Bench {
         }
         let duration = if is_warm_up { Duration::from_millis(100) } else { self.arguments.duration() };
         let measurement = Measurement::new(Arc::clone(&self.server), name.clone(), duration, is_warm_up);
-        let sample = (contender.run)(measurement).await;
+        let mut sample = (contender.run)(measurement).await;
+        if let Ok(sample) = &mut sample {
+            sample.count_commits(meter::commits_in_all(&self.server, &name).await?);
+        }
         if self.arguments.profile && !is_warm_up {
             profile::print(&self.server, &name, &contender.title()).await?;
         }

@@ -1,16 +1,13 @@
 //! Consuming through the queue.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use futures::TryStreamExt;
 use pgqueue_core::{Delivery, Message, Subscription, subscribe};
 use pgqueue_postgres::{Client, PgQueue};
 
-use super::{Tally, number};
+use super::{Measurement, Spent, Tally, number};
 
 /// Consumes until the tally is complete, and answers each delivery by itself; `concurrency` handlers run at a time.
 pub(crate) async fn consume<C: Client>(
@@ -22,18 +19,19 @@ pub(crate) async fn consume<C: Client>(
     consume_as(queue, subscription, concurrency, tally, |message| number(message.payload())).await
 }
 
-/// Works off with so many consumers what a subscription gets, until nothing is left, and returns how long that took. `place` tells
-/// the place of a message in the tally.
+/// Works off with so many consumers what a subscription gets, until nothing is left, and returns what that took. `place` tells the
+/// place of a message in the tally.
 pub(crate) async fn work_off<C: Client>(
+    m: &Measurement,
     queue: &PgQueue<C>,
     subscription: &Subscription,
     consumers: usize,
     concurrency: usize,
     tally: Tally,
     place: impl Fn(&Message) -> Result<usize> + Clone + Send + Sync + 'static,
-) -> Result<Duration> {
+) -> Result<Spent> {
     let tally = Arc::new(tally);
-    let start = Instant::now();
+    let meter = m.meter().await?;
     let consumer = |_| {
         let (queue, subscription, tally, place) =
             (queue.clone(), subscription.clone(), Arc::clone(&tally), place.clone());
@@ -41,14 +39,14 @@ pub(crate) async fn work_off<C: Client>(
     };
     let tasks: Vec<_> = (0..consumers).map(consumer).collect();
     tally.complete().await;
-    let elapsed = start.elapsed();
+    let spent = meter.stop().await?;
     for task in tasks {
         task.await??;
     }
     tally.check()?;
     let stats = queue.stats(subscription.name()).await?;
     ensure!(stats.waiting == 0 && stats.in_flight == 0 && stats.retrying == 0, "something is left: {stats:?}");
-    Ok(elapsed)
+    Ok(spent)
 }
 
 /// As [`consume`], of messages whose place in the tally `place` tells.

@@ -23,8 +23,12 @@ pub(crate) enum Target {
     AtLeast(f64),
     /// The ratio.
     AtMost(f64),
+    /// The ratio of what they write to the write-ahead log, a message.
+    WalAtMost(f64),
     /// The median.
     P50(f64),
+    /// The rate, of what should be rare.
+    Rate(f64),
 }
 
 impl Contender {

@@ -8,7 +8,7 @@ use pgqueue_core::{NewMessage, Publisher, Retention, Subscription, Topic};
 use pgqueue_postgres::{Client, PgQueue};
 use pgqueue_testserver::Server;
 
-use super::payload;
+use super::{meter::Meter, payload};
 use crate::drivers::{Argument, Driver, Peer};
 
 /// The topic of every scenario.
@@ -70,6 +70,11 @@ impl Measurement {
         self.sql("checkpoint").await.map(drop)
     }
 
+    /// Starts the clock, and counts what is spent until it is stopped.
+    pub(crate) async fn meter(&self) -> Result<Meter> {
+        Meter::start(Arc::clone(&self.server), &self.database).await
+    }
+
     /// Makes a queue with the topic, on at least so many connections.
     pub(crate) async fn queue<D: Driver>(&self, connections: usize) -> Result<PgQueue<D::Client>> {
         let queue = self.stocked_queue::<D>(connections).await?;
@@ -115,6 +120,17 @@ impl Measurement {
         size: usize,
     ) -> Result<()> {
         load(queue, topic, count, |n| NewMessage::new(payload(n, size))).await
+    }
+
+    /// Loads a backlog of messages 0 to `count`, as `make` makes them, into the queue's topic.
+    pub(crate) async fn load_made<D: Driver>(
+        &self,
+        queue: &PgQueue<D::Client>,
+        topic: &str,
+        count: usize,
+        make: impl Fn(usize) -> NewMessage,
+    ) -> Result<()> {
+        load(queue, topic, count, make).await
     }
 
     /// Loads a backlog of messages 0 to `count` into a table of one's own.

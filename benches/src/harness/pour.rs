@@ -12,7 +12,7 @@ use anyhow::Result;
 use pgqueue_core::{NewMessage, Publisher};
 use pgqueue_postgres::{Client, PgQueue};
 
-use super::{TOPIC, payload};
+use super::{Measurement, Sample, Spent, TOPIC, payload};
 use crate::drivers::{Argument, Peer};
 
 /// For how long everybody publishes before the clock starts.
@@ -64,15 +64,30 @@ impl<P: Peer> Sink for Bare<P> {
 /// What was published.
 pub(crate) struct Poured {
     /// By the clock.
-    pub(crate) timed: usize,
-    pub(crate) elapsed: Duration,
+    timed: usize,
+    elapsed: Duration,
     /// In all, also before the clock started.
     pub(crate) total: usize,
+    /// For all of them.
+    spent: Spent,
+}
+
+impl Poured {
+    pub(crate) fn sample(&self) -> Sample {
+        Sample::rate(self.timed, self.elapsed).costing(self.total, self.spent)
+    }
 }
 
 /// Lets each sink publish batch after batch for a while.
-pub(crate) async fn pour<S: Sink>(sinks: Vec<S>, batch: usize, size: usize, duration: Duration) -> Result<Poured> {
+pub(crate) async fn pour<S: Sink>(
+    m: &Measurement,
+    sinks: Vec<S>,
+    batch: usize,
+    size: usize,
+    duration: Duration,
+) -> Result<Poured> {
     let numbers = Arc::new(AtomicUsize::new(0));
+    let meter = m.meter().await?;
     let start = Instant::now() + WARM_UP.min(duration);
     let tasks: Vec<_> = sinks
         .into_iter()
@@ -102,5 +117,6 @@ pub(crate) async fn pour<S: Sink>(sinks: Vec<S>, batch: usize, size: usize, dura
         timed += messages;
         last = last.max(ended);
     }
-    Ok(Poured { timed, elapsed: last - start, total: numbers.load(Ordering::Relaxed) })
+    let spent = meter.stop().await?;
+    Ok(Poured { timed, elapsed: last - start, total: numbers.load(Ordering::Relaxed), spent })
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
-use super::{Contender, Sample, Target};
+use super::{Contender, Sample, Target, sample::Costs};
 
 pub(crate) struct Report {
     json: bool,
@@ -19,6 +19,12 @@ struct Line {
     rate: Option<f64>,
     p50: Option<f64>,
     p99: Option<f64>,
+    wal_bytes: Option<f64>,
+    commits: Option<f64>,
+    /// In seconds.
+    cpu: Option<f64>,
+    /// Of this process and of the server, in microseconds a message.
+    cpu_each: Option<(f64, f64)>,
     ratio: Option<(String, f64)>,
     target: Option<Target>,
 }
@@ -31,26 +37,18 @@ impl Report {
     /// Takes in the samples of all rounds, by round and contender. A ratio is the median of those of each round.
     pub(crate) fn add(&mut self, scenario: &str, contenders: &[Contender], rounds: &[Vec<Sample>]) -> Result<()> {
         for (at, contender) in contenders.iter().enumerate() {
-            let over = |look: &dyn Fn(&[Sample]) -> f64| median(rounds.iter().map(|samples| look(samples)).collect());
-            let is_rate = rounds.iter().all(|samples| matches!(samples[at], Sample::Rate(_)));
             // A line for each comparison, or one without any.
             let alone = contender.against.is_empty().then_some((None, contender.target));
             let comparisons = contender.against.iter().map(|(other, target)| (Some(*other), *target)).chain(alone);
             for (other, target) in comparisons {
-                let ratio = other.map(|other| {
-                    let ratio = over(&|samples| samples[at].middle() / samples[other].middle());
-                    (contenders[other].title(), ratio)
+                let ratio = other.and_then(|other| {
+                    let ratio = |round: &Vec<Sample>| compared(target, &round[at], &round[other]);
+                    let to = contenders[other].title();
+                    let to = if matches!(target, Some(Target::WalAtMost(_))) { format!("WAL of {to}") } else { to };
+                    Some((to, median(rounds.iter().map(ratio).collect::<Option<_>>()?)))
                 });
-                let line = Line {
-                    scenario: scenario.to_owned(),
-                    who: contender.who,
-                    settings: contender.settings.clone(),
-                    rate: is_rate.then(|| over(&|samples| samples[at].middle())),
-                    p50: (!is_rate).then(|| over(&|samples| samples[at].quantile(0.5))),
-                    p99: (!is_rate).then(|| over(&|samples| samples[at].quantile(0.99))),
-                    ratio,
-                    target,
-                };
+                let samples: Vec<&Sample> = rounds.iter().map(|round| &round[at]).collect();
+                let line = Line::new(scenario, contender, &samples, ratio, target);
                 if self.json {
                     writeln!(std::io::stdout(), "{}", line.json())?;
                 }
@@ -65,7 +63,10 @@ impl Report {
         if self.json {
             return Ok(());
         }
-        let heads = ["scenario", "who", "settings", "msgs/s", "p50 ms", "p99 ms", "ratio", "target", "to"];
+        let heads = [
+            "scenario", "who", "settings", "msgs/s", "p50 ms", "p99 ms", "WAL B", "commits", "CPU µs", "ratio",
+            "target", "to",
+        ];
         let mut rows = vec![heads.map(str::to_owned)];
         rows.extend(self.lines.iter().map(Line::cells));
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -73,7 +74,7 @@ impl Report {
         let mut out = std::io::stdout().lock();
         for row in &rows {
             let cells = row.iter().zip(&widths).enumerate().map(|(at, (cell, width))| match at {
-                3..=6 => format!("{cell:>width$}"),
+                3..=9 => format!("{cell:>width$}"),
                 _ => format!("{cell:<width$}"),
             });
             writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
@@ -82,13 +83,66 @@ impl Report {
     }
 }
 
+/// How a sample compares to another, by what the target is about; `None` if that was not measured.
+fn compared(target: Option<Target>, sample: &Sample, other: &Sample) -> Option<f64> {
+    match target {
+        Some(Target::WalAtMost(_)) => {
+            Some(sample.costs()?.wal_bytes_per_message() / other.costs()?.wal_bytes_per_message())
+        }
+        Some(Target::AtLeast(_) | Target::AtMost(_) | Target::P50(_) | Target::Rate(_)) | None => {
+            Some(sample.middle() / other.middle())
+        }
+    }
+}
+
 impl Line {
+    /// The medians of one contender.
+    fn new(
+        scenario: &str,
+        contender: &Contender,
+        samples: &[&Sample],
+        ratio: Option<(String, f64)>,
+        target: Option<Target>,
+    ) -> Self {
+        let over = |look: &dyn Fn(&Sample) -> f64| median(samples.iter().map(|sample| look(sample)).collect());
+        let costs: Option<Vec<&Costs>> = samples.iter().map(|sample| sample.costs()).collect();
+        let cost = |look: &dyn Fn(&Costs) -> Option<f64>| {
+            Some(median(costs.as_ref()?.iter().map(|costs| look(costs)).collect::<Option<_>>()?))
+        };
+        let microseconds = |costs: &Costs, seconds: f64| seconds * 1e6 / costs.messages();
+        let client = cost(&|costs| Some(microseconds(costs, costs.cpu()?.client)));
+        let server = cost(&|costs| Some(microseconds(costs, costs.cpu()?.server)));
+        let is_rate = samples.iter().all(|sample| sample.is_rate());
+        Self {
+            scenario: scenario.to_owned(),
+            who: contender.who,
+            settings: contender.settings.clone(),
+            rate: is_rate.then(|| over(&Sample::middle)),
+            p50: (!is_rate).then(|| over(&|sample| sample.quantile(0.5))),
+            p99: (!is_rate).then(|| over(&|sample| sample.quantile(0.99))),
+            wal_bytes: cost(&|costs| Some(costs.wal_bytes_per_message())),
+            commits: cost(&|costs| Some(costs.commits_per_message())),
+            cpu: cost(&|costs| costs.cpu().map(|cpu| cpu.client + cpu.server)),
+            cpu_each: client.zip(server),
+            ratio,
+            target,
+        }
+    }
+
     fn json(&self) -> Value {
         let mut object = Map::new();
         object.insert("scenario".to_owned(), json!(self.scenario));
         object.insert("who".to_owned(), json!(self.who));
         object.insert("settings".to_owned(), Value::Object(self.settings.clone()));
-        for (name, value) in [("msgs_per_s", self.rate), ("p50_ms", self.p50), ("p99_ms", self.p99)] {
+        let figures = [
+            ("msgs_per_s", self.rate),
+            ("p50_ms", self.p50),
+            ("p99_ms", self.p99),
+            ("wal_bytes_per_msg", self.wal_bytes),
+            ("commits_per_msg", self.commits),
+            ("cpu_s", self.cpu),
+        ];
+        for (name, value) in figures {
             if let Some(value) = value {
                 object.insert(name.to_owned(), json!(value));
             }
@@ -100,33 +154,42 @@ impl Line {
         Value::Object(object)
     }
 
-    fn cells(&self) -> [String; 9] {
+    fn cells(&self) -> [String; 12] {
         let settings =
             self.settings.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");
         let number =
             |value: Option<f64>, digits: usize| value.map_or(String::new(), |value| format!("{value:.digits$}"));
-        let target = match self.target {
-            Some(Target::AtLeast(ratio)) => format!("≥ {ratio:.2} {}", met(self.ratio.as_ref().map(|r| r.1 >= ratio))),
-            Some(Target::AtMost(ratio)) => format!("≤ {ratio:.2} {}", met(self.ratio.as_ref().map(|r| r.1 <= ratio))),
-            Some(Target::P50(ms)) => format!("≤ {ms} ms {}", met(self.p50.map(|p50| p50 <= ms))),
-            None => String::new(),
-        };
+        // What is counted in ones, such as the statements of an idle process, says little in whole ones.
+        let rate_digits = if self.rate.is_some_and(|rate| rate < 10.0) { 2 } else { 0 };
         [
             self.scenario.clone(),
             self.who.to_owned(),
             settings,
-            number(self.rate, 0),
+            number(self.rate, rate_digits),
             number(self.p50, 2),
             number(self.p99, 2),
+            number(self.wal_bytes, 0),
+            number(self.commits, 3),
+            self.cpu_each.map_or(String::new(), |(client, server)| format!("{client:.0}+{server:.0}")),
             number(self.ratio.as_ref().map(|(_, ratio)| *ratio), 2),
-            target,
+            self.target.map_or(String::new(), |target| self.goal(target)),
             self.ratio.as_ref().map_or(String::new(), |(to, _)| to.clone()),
         ]
     }
-}
 
-fn met(is_met: Option<bool>) -> &'static str {
-    if is_met == Some(true) { "met" } else { "missed" }
+    /// What is hoped for, and whether it came.
+    fn goal(&self, target: Target) -> String {
+        let ratio = self.ratio.as_ref().map(|(_, ratio)| *ratio);
+        let (goal, is_met) = match target {
+            Target::AtLeast(least) => (format!("≥ {least:.2}"), ratio.map(|ratio| ratio >= least)),
+            Target::AtMost(most) | Target::WalAtMost(most) => {
+                (format!("≤ {most:.2}"), ratio.map(|ratio| ratio <= most))
+            }
+            Target::P50(ms) => (format!("≤ {ms} ms"), self.p50.map(|p50| p50 <= ms)),
+            Target::Rate(most) => (format!("≤ {most}/s"), self.rate.map(|rate| rate <= most)),
+        };
+        format!("{goal} {}", if is_met == Some(true) { "met" } else { "missed" })
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

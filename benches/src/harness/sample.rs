@@ -2,38 +2,85 @@
 
 use std::{fmt, time::Duration};
 
+use super::{cpu::Cpu, meter::Spent};
+
 #[derive(Clone, Debug)]
-pub(crate) enum Sample {
+pub(crate) struct Sample {
+    figures: Figures,
+    costs: Option<Costs>,
+}
+
+#[derive(Clone, Debug)]
+enum Figures {
     /// Messages for each second; more is better.
     Rate(f64),
     /// Times in milliseconds, ascending; less is better.
     Times(Vec<f64>),
 }
 
+/// What the messages took.
+#[derive(Clone, Debug)]
+pub(super) struct Costs {
+    messages: f64,
+    wal_bytes: f64,
+    commits_before: u64,
+    /// Known once everybody has left the database.
+    commits: f64,
+    cpu: Option<Cpu>,
+}
+
 impl Sample {
     pub(crate) fn rate(messages: usize, elapsed: Duration) -> Self {
-        Self::Rate(messages as f64 / elapsed.as_secs_f64())
+        Self { figures: Figures::Rate(messages as f64 / elapsed.as_secs_f64()), costs: None }
     }
 
     pub(crate) fn times(times: impl IntoIterator<Item = Duration>) -> Self {
         let mut times: Vec<f64> = times.into_iter().map(|time| time.as_secs_f64() * 1000.0).collect();
         times.sort_by(f64::total_cmp);
-        Self::Times(times)
+        Self { figures: Figures::Times(times), costs: None }
+    }
+
+    /// The rate of messages for which all of this was spent.
+    pub(crate) fn metered(messages: usize, spent: Spent) -> Self {
+        Self::rate(messages, spent.elapsed).costing(messages, spent)
+    }
+
+    /// Says what so many messages cost, if they are not those that were timed.
+    pub(crate) fn costing(mut self, messages: usize, spent: Spent) -> Self {
+        let Spent { wal_bytes, commits_before, cpu, .. } = spent;
+        let (messages, wal_bytes) = (messages as f64, wal_bytes as f64);
+        self.costs = Some(Costs { messages, wal_bytes, commits_before, commits: f64::NAN, cpu });
+        self
+    }
+
+    /// Takes in how many commits the database has seen in all.
+    pub(super) fn count_commits(&mut self, in_all: u64) {
+        if let Some(costs) = &mut self.costs {
+            costs.commits = in_all.saturating_sub(costs.commits_before) as f64;
+        }
+    }
+
+    pub(super) fn costs(&self) -> Option<&Costs> {
+        self.costs.as_ref()
+    }
+
+    pub(super) fn is_rate(&self) -> bool {
+        matches!(self.figures, Figures::Rate(_))
     }
 
     /// The rate, or half of the times are at most so long.
-    pub(crate) fn middle(&self) -> f64 {
-        match self {
-            Self::Rate(rate) => *rate,
-            Self::Times(_) => self.quantile(0.5),
+    pub(super) fn middle(&self) -> f64 {
+        match self.figures {
+            Figures::Rate(rate) => rate,
+            Figures::Times(_) => self.quantile(0.5),
         }
     }
 
     /// So large a share of the times are at most so long.
-    pub(crate) fn quantile(&self, share: f64) -> f64 {
-        match self {
-            Self::Rate(_) => f64::NAN,
-            Self::Times(times) => {
+    pub(super) fn quantile(&self, share: f64) -> f64 {
+        match &self.figures {
+            Figures::Rate(_) => f64::NAN,
+            Figures::Times(times) => {
                 let rank = (times.len() as f64 * share).ceil() as usize;
                 times.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
             }
@@ -41,12 +88,32 @@ impl Sample {
     }
 }
 
+impl Costs {
+    pub(super) fn wal_bytes_per_message(&self) -> f64 {
+        self.wal_bytes / self.messages
+    }
+
+    pub(super) fn commits_per_message(&self) -> f64 {
+        self.commits / self.messages
+    }
+
+    /// The seconds of this process and of the server, in all.
+    pub(super) fn cpu(&self) -> Option<Cpu> {
+        self.cpu
+    }
+
+    /// How many messages that was for.
+    pub(super) fn messages(&self) -> f64 {
+        self.messages
+    }
+}
+
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rate(rate) => write!(f, "{rate:.0} a second"),
-            Self::Times(times) if times.len() == 1 => write!(f, "{:.2} ms", self.middle()),
-            Self::Times(_) => write!(f, "p50 {:.2} ms, p99 {:.2} ms", self.middle(), self.quantile(0.99)),
+        match &self.figures {
+            Figures::Rate(rate) => write!(f, "{rate:.0} a second"),
+            Figures::Times(times) if times.len() == 1 => write!(f, "{:.2} ms", self.middle()),
+            Figures::Times(_) => write!(f, "p50 {:.2} ms, p99 {:.2} ms", self.middle(), self.quantile(0.99)),
         }
     }
 }

@@ -55,6 +55,11 @@ impl Tally {
         self.look(&state);
     }
 
+    /// How many were answered so far.
+    pub(crate) fn count_settled(&self) -> usize {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).settled
+    }
+
     /// Says how many there will be.
     pub(crate) fn expect(&self, count: usize) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,5 @@
 //! Working through a log that is kept, from its beginning, beside reading the same rows.
 
-use std::time::Instant;
-
 use anyhow::{Result, ensure};
 use pgqueue_core::{NewMessage, Order, Start, Subscription};
 
@@ -48,7 +46,7 @@ async fn select<D: Driver>(m: Measurement, messages: usize) -> Result<Sample> {
     let topics = peer.rows(TOPICS, &[]).await?;
     let [(topic, _)] = topics.as_slice() else { anyhow::bail!("{} topics instead of one", topics.len()) };
     let tally = Tally::new(Some(messages));
-    let start = Instant::now();
+    let meter = m.meter().await?;
     let mut after = 0;
     loop {
         let rows = peer.rows(RANGE, &[Argument::Number(*topic), Argument::Number(after)]).await?;
@@ -59,9 +57,9 @@ async fn select<D: Driver>(m: Measurement, messages: usize) -> Result<Sample> {
         }
         tally.settled(rows.len());
     }
-    let elapsed = start.elapsed();
+    let spent = meter.stop().await?;
     tally.check()?;
-    Ok(Sample::rate(messages, elapsed))
+    Ok(Sample::metered(messages, spent))
 }
 
 async fn ours<D: Driver>(m: Measurement, subscription: Subscription, messages: usize) -> Result<Sample> {
@@ -69,8 +67,8 @@ async fn ours<D: Driver>(m: Measurement, subscription: Subscription, messages: u
     queue.insert_subscription(&subscription).await?;
     m.settle().await?;
     let tally = Tally::new(Some(messages));
-    let elapsed = work_off(&queue, &subscription, 1, PAGE, tally, |message| number(message.payload())).await?;
+    let spent = work_off(&m, &queue, &subscription, 1, PAGE, tally, |message| number(message.payload())).await?;
     let kept = m.number("select count(*) from pgqueue.log").await?;
     ensure!(kept == messages, "{kept} messages are kept of {messages}");
-    Ok(Sample::rate(messages, elapsed))
+    Ok(Sample::metered(messages, spent))
 }

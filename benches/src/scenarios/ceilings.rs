@@ -34,9 +34,9 @@ pub(crate) async fn run<D: Driver>(bench: &mut Bench) -> Result<()> {
 async fn insert<D: Driver>(m: Measurement, batch: usize, size: usize) -> Result<Sample> {
     m.sql(BARE).await?;
     let sink = Bare { peer: m.peer::<D>().await?, insert: INSERT_BARE };
-    let poured = pour(vec![sink], batch, size, m.duration).await?;
+    let poured = pour(&m, vec![sink], batch, size, m.duration).await?;
     m.check_table("bare", poured.total).await?;
-    Ok(Sample::rate(poured.timed, poured.elapsed))
+    Ok(poured.sample())
 }
 
 /// Inserts single rows.
@@ -54,9 +54,9 @@ impl<P: Peer> Sink for One<P> {
 async fn insert_one<D: Driver>(m: Measurement, size: usize, clients: usize) -> Result<Sample> {
     m.sql(BARE).await?;
     let sinks = m.peers::<D>(clients).await?.into_iter().map(One).collect();
-    let poured = pour(sinks, 1, size, m.duration).await?;
+    let poured = pour(&m, sinks, 1, size, m.duration).await?;
     m.check_table("bare", poured.total).await?;
-    Ok(Sample::rate(poured.timed, poured.elapsed))
+    Ok(poured.sample())
 }
 
 /// Copies rows in PostgreSQL's binary format.
@@ -77,9 +77,9 @@ impl<P: Peer> Sink for Copy<P> {
 
 async fn copy<D: Driver>(m: Measurement, batch: usize, size: usize) -> Result<Sample> {
     m.sql(BARE).await?;
-    let poured = pour(vec![Copy(m.peer::<D>().await?)], batch, size, m.duration).await?;
+    let poured = pour(&m, vec![Copy(m.peer::<D>().await?)], batch, size, m.duration).await?;
     m.check_table("bare", poured.total).await?;
-    Ok(Sample::rate(poured.timed, poured.elapsed))
+    Ok(poured.sample())
 }
 
 async fn select<D: Driver>(m: Measurement, size: usize) -> Result<Sample> {

@@ -1,13 +1,10 @@
 //! Working off a backlog, each message answered by itself and durably, beside queues that one would write by hand.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
-use pgqueue_core::Subscription;
+use pgqueue_core::{Message, Subscription};
 
 use crate::{
     drivers::{Argument, Driver, Peer},
@@ -82,13 +79,13 @@ async fn ours<D: Driver>(
     let queue = m.queue::<D>(0).await?;
     let subscription = Subscription::new("drain", TOPIC).with_prefetch(prefetch);
     queue.insert_subscription(&subscription).await?;
-    m.load::<D>(&queue, TOPIC, messages, size).await?;
+    m.load::<D>(&m.stocked_queue::<D>(0).await?, TOPIC, messages, size).await?;
     m.settle().await?;
 
     let tally = Tally::new(Some(messages));
-    let elapsed =
-        work_off(&queue, &subscription, consumers, handlers, tally, |message| number(message.payload())).await?;
-    Ok(Sample::rate(messages, elapsed))
+    let place = |message: &Message| number(message.payload());
+    let spent = work_off(&m, &queue, &subscription, consumers, handlers, tally, place).await?;
+    Ok(Sample::metered(messages, spent))
 }
 
 #[derive(Clone, Copy)]
@@ -107,15 +104,15 @@ async fn by_hand<D: Driver>(m: Measurement, by: By, messages: usize, size: usize
 
     let tally = Arc::new(Tally::new(Some(messages)));
     let peers = m.peers::<D>(consumers).await?;
-    let start = Instant::now();
+    let meter = m.meter().await?;
     let worker = |peer| tokio::spawn(work(peer, by, Arc::clone(&tally)));
     let tasks: Vec<_> = peers.into_iter().map(worker).collect();
     tally.complete().await;
-    let elapsed = start.elapsed();
+    let spent = meter.stop().await?;
     try_join_all(tasks).await?.into_iter().collect::<Result<Vec<_>>>()?;
     tally.check()?;
     ensure!(m.number("select count(*) from jobs").await? == 0, "something is left");
-    Ok(Sample::rate(messages, elapsed))
+    Ok(Sample::metered(messages, spent))
 }
 
 async fn work(mut peer: impl Peer, by: By, tally: Arc<Tally>) -> Result<()> {

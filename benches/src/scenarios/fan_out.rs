@@ -33,11 +33,11 @@ async fn publish<D: Driver>(
         measurement.subscribe::<D>(&queue, &format!("subscription {n}")).await?;
     }
     measurement.settle().await?;
-    let poured = pour(vec![Ours(queue.clone())], batch, size, measurement.duration).await?;
+    let poured = pour(&measurement, vec![Ours(queue.clone())], batch, size, measurement.duration).await?;
     measurement.check_table("pgqueue.log", poured.total).await?;
     for n in 0..subscriptions {
         let stats = queue.stats(&format!("subscription {n}")).await?;
         anyhow::ensure!(stats.waiting > 0, "a subscription got nothing");
     }
-    Ok(Sample::rate(poured.timed, poured.elapsed))
+    Ok(poured.sample())
 }

@@ -45,6 +45,7 @@ async fn measure<D: Driver>(m: Measurement, size: usize, from: From) -> Result<S
     let prefetch = subscription.prefetch();
     let consumer = tokio::spawn(consume(queue.clone(), subscription, prefetch, Arc::clone(&tally)));
 
+    let meter = m.meter().await?;
     // From when the consumer sleeps.
     let start = Instant::now() + Duration::from_millis(500);
     let publishing = (0..count + warm_up).map(|n| {
@@ -58,11 +59,12 @@ async fn measure<D: Driver>(m: Measurement, size: usize, from: From) -> Result<S
     });
     let published = try_join_all(publishing.collect::<Vec<_>>()).await?.into_iter().collect::<Result<Vec<_>>>()?;
     tally.complete().await;
+    let spent = meter.stop().await?;
     consumer.await??;
     let times = published.into_iter().zip(tally.check()?).skip(warm_up).map(|((due, published), arrived)| match from {
         // Whoever got it before its publisher heard that it is durable waited for nothing.
         From::Published => arrived.saturating_duration_since(published),
         From::Due => arrived.saturating_duration_since(due),
     });
-    Ok(Sample::times(times))
+    Ok(Sample::times(times).costing(count + warm_up, spent))
 }

@@ -50,7 +50,7 @@ async fn ours<D: Driver>(m: Measurement, size: usize, consumers: usize, ringing:
     let consumer = |_| tokio::spawn(consume(queue.clone(), subscription.clone(), prefetch, Arc::clone(&tally)));
     let tasks: Vec<_> = (0..consumers).map(consumer).collect();
     let sinks = (0..CLIENTS).map(|_| Ours(queue.clone())).collect();
-    let poured = pour(sinks, 1, size, m.duration).await?;
+    let poured = pour(&m, sinks, 1, size, m.duration).await?;
     let behind = queue.stats("notified").await?.waiting;
     tally.expect(poured.total);
     tally.complete().await;
@@ -64,7 +64,7 @@ async fn ours<D: Driver>(m: Measurement, size: usize, consumers: usize, ringing:
         "the consumers did not keep up: {behind} of {} waited",
         poured.total
     );
-    Ok(Sample::rate(poured.timed, poured.elapsed))
+    Ok(poured.sample())
 }
 
 async fn bare<D: Driver>(m: Measurement, size: usize, insert: &'static str) -> Result<Sample> {
@@ -78,8 +78,8 @@ async fn bare<D: Driver>(m: Measurement, size: usize, insert: &'static str) -> R
 
     let peers = m.peers::<D>(CLIENTS).await?;
     let sinks = peers.into_iter().map(|peer| Bare { peer, insert }).collect();
-    let poured = pour(sinks, 1, size, m.duration).await?;
+    let poured = pour(&m, sinks, 1, size, m.duration).await?;
     listening.abort();
     m.check_table("bare", poured.total).await?;
-    Ok(Sample::rate(poured.timed, poured.elapsed))
+    Ok(poured.sample())
 }

@@ -1,10 +1,6 @@
 //! Publishing and consuming at full speed while somebody holds vacuum's horizon, and nothing that was deleted goes away.
 
-use std::{
-    io::Write,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io::Write, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use pgqueue_core::Subscription;
@@ -97,15 +93,15 @@ async fn held<D: Driver>(
     let consumer = |_| tokio::spawn(consume(queue.clone(), subscription.clone(), prefetch, Arc::clone(&tally)));
     let tasks: Vec<_> = (0..consumers).map(consumer).collect();
     let sinks = (0..CLIENTS).map(|_| Ours(queue.clone())).collect();
-    let began = Instant::now();
+    let meter = m.meter().await?;
     let mut probes = Vec::new();
     let poured = tokio::select! {
-        poured = pour(sinks, BATCH, size, duration) => poured?,
+        poured = pour(&m, sinks, BATCH, size, duration) => poured?,
         Err(error) = probe(&m, duration / PROBES, &mut probes) => return Err(error),
     };
     tally.expect(poured.total);
     tally.complete().await;
-    let elapsed = began.elapsed();
+    let spent = meter.stop().await?;
     for task in tasks {
         task.await??;
     }
@@ -139,7 +135,7 @@ async fn held<D: Driver>(
         "          {culprit:?}: {claims}; held by {who}; vacuum leaves {dead} dead rows in {size} MB, and afterwards {left} in {size_left} MB"
     )?;
     ensure!(left == 0, "{left} dead rows stay though nobody holds the horizon");
-    Ok(Sample::rate(poured.total, elapsed))
+    Ok(Sample::metered(poured.total, spent))
 }
 
 async fn hold(peer: &mut impl Peer, begin: &'static str, look: &'static str) -> Result<()> {

@@ -52,11 +52,11 @@ async fn ours<D: Driver>(
     measurement.settle().await?;
     let queues = (0..clients).map(|_| queue.clone());
     let poured = match with_keys {
-        true => pour(queues.map(Keyed).collect(), batch, size, measurement.duration).await?,
-        false => pour(queues.map(Ours).collect(), batch, size, measurement.duration).await?,
+        true => pour(&measurement, queues.map(Keyed).collect(), batch, size, measurement.duration).await?,
+        false => pour(&measurement, queues.map(Ours).collect(), batch, size, measurement.duration).await?,
     };
     measurement.check_table("pgqueue.log", poured.total).await?;
-    Ok(Sample::rate(poured.timed, poured.elapsed))
+    Ok(poured.sample())
 }
 
 async fn bare<D: Driver>(measurement: Measurement, batch: usize, size: usize, clients: usize) -> Result<Sample> {
@@ -64,7 +64,7 @@ async fn bare<D: Driver>(measurement: Measurement, batch: usize, size: usize, cl
     measurement.settle().await?;
     let peers = measurement.peers::<D>(clients).await?;
     let sinks = peers.into_iter().map(|peer| Bare { peer, insert: INSERT_BARE }).collect();
-    let poured = pour(sinks, batch, size, measurement.duration).await?;
+    let poured = pour(&measurement, sinks, batch, size, measurement.duration).await?;
     measurement.check_table("bare", poured.total).await?;
-    Ok(Sample::rate(poured.timed, poured.elapsed))
+    Ok(poured.sample())
 }

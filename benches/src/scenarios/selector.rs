@@ -115,6 +115,6 @@ async fn measure<D: Driver>(
     let subscription = subscription.with_start(Start::Beginning).with_prefetch(PREFETCH);
     queue.insert_subscription(&subscription).await?;
     m.settle().await?;
-    let elapsed = work_off(&queue, &subscription, 1, PREFETCH, tally, place).await?;
-    Ok(Sample::rate(messages, elapsed))
+    let spent = work_off(m, &queue, &subscription, 1, PREFETCH, tally, place).await?;
+    Ok(Sample::metered(messages, spent))
 }

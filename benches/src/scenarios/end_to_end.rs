@@ -1,0 +1,119 @@
+//! Publishing and consuming at the same time, with one subscription and with several that all get everything.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use futures::future::{join_all, try_join_all};
+use pgqueue_core::{NewMessage, Publisher, Subscription};
+use pgqueue_postgres::{Client, PgQueue};
+use tokio::time::timeout;
+
+use crate::{
+    drivers::Driver,
+    harness::{Bench, Contender, Measurement, Sample, TOPIC, Tally, Target, consume, payload},
+};
+
+const PUBLISHERS: usize = 2;
+
+/// How many messages a consumer has in hand and handles at the same time.
+const PREFETCH: usize = 1000;
+
+/// How many messages the publishers may be ahead of the slowest subscription, so that the backlog stays small.
+const WINDOW: usize = 10_000;
+
+/// The pause of a publisher that is too far ahead, and for how long it takes them.
+const PAUSE: Duration = Duration::from_millis(1);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) async fn run<D: Driver>(bench: &mut Bench) -> Result<()> {
+    let (messages, batch) = (bench.arguments.messages(100_000), bench.arguments.batch);
+    let (size, consumers) = (bench.arguments.payload, bench.arguments.consumers.unwrap_or(1));
+    let several = bench.arguments.subscriptions.unwrap_or(8);
+    let contender = |subscriptions: usize| {
+        let go = Go { messages, batch, size, subscriptions, consumers };
+        Contender::new("pgqueue", move |m| measure::<D>(m, go))
+            .with("batch", batch)
+            .with("publishers", PUBLISHERS)
+            .with("subscriptions", subscriptions)
+            .with("consumers", consumers)
+            .with("prefetch", PREFETCH)
+    };
+    let mut contenders = vec![contender(1)];
+    if several > 1 {
+        contenders.push(contender(several).against(0).hopes_for(Target::WalAtMost(1.3)));
+    }
+    bench.compare("end-to-end", &contenders).await
+}
+
+#[derive(Clone, Copy)]
+struct Go {
+    messages: usize,
+    batch: usize,
+    size: usize,
+    subscriptions: usize,
+    /// Of each subscription.
+    consumers: usize,
+}
+
+async fn measure<D: Driver>(m: Measurement, go: Go) -> Result<Sample> {
+    let messages = m.scaled(go.messages);
+    let queue = m.queue::<D>(PUBLISHERS + 3 * go.subscriptions * go.consumers).await?;
+    let names = (0..go.subscriptions).map(|n| format!("subscription {n}"));
+    let subscriptions = names.map(|name| Subscription::new(name, TOPIC).with_prefetch(PREFETCH)).collect::<Vec<_>>();
+    for subscription in &subscriptions {
+        queue.insert_subscription(subscription).await?;
+    }
+    m.settle().await?;
+
+    let tallies: Vec<_> = subscriptions.iter().map(|_| Arc::new(Tally::new(Some(messages)))).collect();
+    let meter = m.meter().await?;
+    let mut consumers = Vec::new();
+    for (subscription, tally) in subscriptions.iter().zip(&tallies) {
+        consumers.extend(
+            (0..go.consumers)
+                .map(|_| tokio::spawn(consume(queue.clone(), subscription.clone(), PREFETCH, Arc::clone(tally)))),
+        );
+    }
+    let published = Arc::new(AtomicUsize::new(0));
+    let publisher = |_| tokio::spawn(publish(queue.clone(), messages, go, Arc::clone(&published), tallies.clone()));
+    let publishers: Vec<_> = (0..PUBLISHERS).map(publisher).collect();
+    try_join_all(publishers).await?.into_iter().collect::<Result<Vec<_>>>()?;
+    join_all(tallies.iter().map(|tally| tally.complete())).await;
+    let spent = meter.stop().await?;
+    try_join_all(consumers).await?.into_iter().collect::<Result<Vec<_>>>()?;
+    for tally in tallies {
+        tally.check()?;
+    }
+    Ok(Sample::metered(messages, spent))
+}
+
+/// Publishes batch after batch, and waits while that is too far ahead.
+async fn publish<C: Client>(
+    queue: PgQueue<C>,
+    messages: usize,
+    go: Go,
+    published: Arc<AtomicUsize>,
+    tallies: Vec<Arc<Tally>>,
+) -> Result<()> {
+    loop {
+        let first = published.fetch_add(go.batch, Ordering::Relaxed);
+        if first >= messages {
+            return Ok(());
+        }
+        let is_ahead = || tallies.iter().any(|tally| first > tally.count_settled() + WINDOW);
+        let wait = async {
+            while is_ahead() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        timeout(PATIENCE, wait).await.context("a subscription is not consumed")?;
+        let batch = (first..messages.min(first + go.batch)).map(|n| NewMessage::new(payload(n, go.size)));
+        queue.publish(TOPIC, batch.collect()).await?;
+    }
+}
