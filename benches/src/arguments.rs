@@ -1,6 +1,6 @@
 //! [`Arguments`]: what is measured, and how large.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
@@ -39,6 +39,9 @@ pub(crate) struct Arguments {
     /// Prints one JSON object for each line of the table instead.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Draws bars of what was measured, a file for each scenario, as SVG.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) plot: Option<PathBuf>,
     /// Prints on stderr where the server's time went, which slows it down a little.
     #[arg(long)]
     pub(crate) profile: bool,

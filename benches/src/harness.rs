@@ -1,6 +1,7 @@
 //! What all scenarios share: a server, rounds that take turns, and a report.
 
 mod bench;
+mod chart;
 mod consumer;
 mod contender;
 mod cpu;
@@ -9,6 +10,7 @@ mod meter;
 mod payload;
 mod pour;
 mod profile;
+mod progress;
 mod report;
 mod sample;
 mod tally;

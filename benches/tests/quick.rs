@@ -18,7 +18,9 @@ fn a_held_horizon_is_measured() {
 
 #[test]
 fn every_scenario_reports_as_json() {
-    let bench = Command::new(env!("CARGO_BIN_EXE_pgqueue-bench")).args(["all", "--quick", "--json"]).output().unwrap();
+    let charts = tempfile::tempdir().unwrap();
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_pgqueue-bench"));
+    let bench = bench.args(["all", "--quick", "--json", "--plot"]).arg(charts.path()).output().unwrap();
     assert!(bench.status.success(), "{}", String::from_utf8_lossy(&bench.stderr));
     let lines = String::from_utf8(bench.stdout).unwrap();
     let measured: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -38,6 +40,10 @@ fn every_scenario_reports_as_json() {
         "selector",
     ];
     assert_eq!(scenarios, BTreeSet::from(all));
+    for scenario in all {
+        let chart = std::fs::read_to_string(charts.path().join(scenario).with_extension("svg")).unwrap();
+        assert!(chart.contains("<rect") && chart.ends_with("</svg>\n"), "{scenario}: {chart}");
+    }
     for one in &measured {
         let figures = ["msgs_per_s", "p50_ms"].map(|figure| one[figure].as_f64());
         assert!(figures.into_iter().flatten().all(|figure| figure > 0.0) && figures != [None, None], "{one}");

@@ -1,15 +1,11 @@
 //! [`Bench`]: the server, and contenders that take turns on it.
 
-use std::{
-    io::Write,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use pgqueue_testserver::Server;
 
-use super::{Contender, Measurement, Sample, meter, profile, report::Report};
+use super::{Contender, Measurement, Sample, meter, profile, progress::Progress, report::Report};
 use crate::arguments::Arguments;
 
 pub(crate) struct Bench {
@@ -18,7 +14,7 @@ pub(crate) struct Bench {
     report: Report,
     /// How many databases there were.
     databases: usize,
-    began: Instant,
+    progress: Progress,
 }
 
 impl Bench {
@@ -29,7 +25,7 @@ impl Bench {
             profile::start(&server).await?;
         }
         let report = Report::new(arguments.json);
-        Ok(Self { arguments, server, report, databases: 0, began: Instant::now() })
+        Ok(Self { arguments, server, report, databases: 0, progress: Progress::new() })
     }
 
     /// Measures contenders in turns, A B A B, each time in a database of its own, and reports the medians.
@@ -44,7 +40,7 @@ impl Bench {
         stock: impl FnOnce(Measurement) -> F,
         contenders: &[Contender],
     ) -> Result<()> {
-        self.progress(scenario, "stocking");
+        self.progress.note(&format!("{scenario}: stocking"));
         let name = self.name();
         self.server.create_database(&name).await?;
         stock(Measurement::new(Arc::clone(&self.server), name.clone(), Duration::ZERO, false)).await?;
@@ -54,22 +50,28 @@ impl Bench {
 
     async fn take_turns(&mut self, scenario: &str, stocked: Option<&str>, contenders: &[Contender]) -> Result<()> {
         let is_quick = self.arguments.quick;
+        let warm_ups = if is_quick { 0 } else { 1 };
+        self.progress.begin(contenders.len() * (self.arguments.rounds() + warm_ups));
         for contender in contenders.iter().filter(|_| !is_quick) {
-            self.progress(scenario, &format!("warm-up: {}", contender.title()));
+            self.progress.step(&format!("{scenario}: warm-up: {}", contender.title()));
             self.measure(contender, stocked, true).await.with_context(|| format!("{scenario}: {}", contender.who))?;
+            self.progress.advance();
         }
         let mut rounds: Vec<Vec<Sample>> = Vec::new();
         for round in 1..=self.arguments.rounds() {
             self.server.sql("postgres", "checkpoint").await?;
             let mut samples = Vec::new();
             for contender in contenders {
+                self.progress.step(&format!("{scenario}: round {round}: {}", contender.title()));
                 let sample = self.measure(contender, stocked, false).await;
                 let sample = sample.with_context(|| format!("{scenario}: {}", contender.who))?;
-                self.progress(scenario, &format!("round {round}: {}: {sample}", contender.title()));
+                self.progress.note(&format!("{scenario}: round {round}: {}: {sample}", contender.title()));
+                self.progress.advance();
                 samples.push(sample);
             }
             rounds.push(samples);
         }
+        self.progress.end();
         self.report.add(scenario, contenders, &rounds)
     }
 
@@ -103,12 +105,9 @@ impl Bench {
         format!("bench_{}", self.databases)
     }
 
-    fn progress(&self, scenario: &str, text: &str) {
-        writeln!(std::io::stderr(), "{:>6.1} s  {scenario}: {text}", self.began.elapsed().as_secs_f64()).ok();
-    }
-
-    /// Prints the report.
+    /// Prints the report, and draws it if that is asked for.
     pub(crate) fn finish(&self) -> Result<()> {
-        self.report.print()
+        self.report.print()?;
+        self.arguments.plot.as_deref().map_or(Ok(()), |folder| self.report.plot(folder))
     }
 }

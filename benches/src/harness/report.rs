@@ -1,11 +1,15 @@
 //! [`Report`]: the medians, as a table or as JSON.
 
-use std::io::Write;
+use std::{collections::BTreeMap, fs, io::Write, path::Path};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use super::{Contender, Sample, Target, sample::Costs};
+use super::{
+    Contender, Sample, Target,
+    chart::{Chart, Row},
+    sample::Costs,
+};
 
 pub(crate) struct Report {
     json: bool,
@@ -78,6 +82,32 @@ impl Report {
                 _ => format!("{cell:<width$}"),
             });
             writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+
+    /// Draws what was measured, a chart for each scenario.
+    pub(crate) fn plot(&self, folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        let mut scenarios: BTreeMap<&str, Vec<&Line>> = BTreeMap::new();
+        for line in &self.lines {
+            scenarios.entry(&line.scenario).or_default().push(line);
+        }
+        for (scenario, mut lines) in scenarios {
+            // One of those that differ by what they are compared to only.
+            lines.dedup_by(|one, other| one.title() == other.title());
+            let is_rate = lines.iter().all(|line| line.rate.is_some());
+            let series = match is_rate {
+                true => vec![("a second", "#336791")],
+                false => vec![("p50, ms", "#336791"), ("p99, ms", "#b0b7c3")],
+            };
+            let values = |line: &Line| if is_rate { vec![line.rate] } else { vec![line.p50, line.p99] };
+            let row = |line: &&Line| {
+                Some(Row { label: line.title(), values: values(line).into_iter().collect::<Option<_>>()? })
+            };
+            let chart = Chart { title: scenario.to_owned(), series, rows: lines.iter().filter_map(row).collect() };
+            let file = folder.join(format!("{scenario}.svg"));
+            fs::write(&file, chart.svg()).with_context(|| format!("cannot write {}", file.display()))?;
         }
         Ok(())
     }
@@ -154,9 +184,16 @@ impl Line {
         Value::Object(object)
     }
 
+    /// Its name and its settings.
+    fn title(&self) -> String {
+        format!("{} {}", self.who, self.listed_settings())
+    }
+
+    fn listed_settings(&self) -> String {
+        self.settings.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    }
+
     fn cells(&self) -> [String; 12] {
-        let settings =
-            self.settings.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");
         let number =
             |value: Option<f64>, digits: usize| value.map_or(String::new(), |value| format!("{value:.digits$}"));
         // What is counted in ones, such as the statements of an idle process, says little in whole ones.
@@ -164,7 +201,7 @@ impl Line {
         [
             self.scenario.clone(),
             self.who.to_owned(),
-            settings,
+            self.listed_settings(),
             number(self.rate, rate_digits),
             number(self.p50, 2),
             number(self.p99, 2),
