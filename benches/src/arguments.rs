@@ -1,14 +1,14 @@
-//! [`Arguments`]: what is measured, and how large.
+//! [`Arguments`]: how large what is measured is.
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, ValueEnum};
 
-/// Measures the queue beside what one would write by hand, on a private server of its own.
-#[derive(Clone, Debug, Parser)]
-pub(crate) struct Arguments {
-    /// What to measure.
-    pub(crate) scenario: Scenario,
+use crate::drivers::DriverName;
+
+/// What a benchmark can be told, as arguments of a program.
+#[derive(Clone, Debug, Args)]
+pub struct Arguments {
     /// The PostgreSQL client, of the queue and of what it is compared to.
     #[arg(long, default_value = "tokio-postgres")]
     pub(crate) driver: DriverName,
@@ -17,13 +17,13 @@ pub(crate) struct Arguments {
     messages: Option<usize>,
     /// How many bytes a payload has.
     #[arg(long, default_value_t = 100)]
-    pub(crate) payload: usize,
+    pub payload: usize,
     /// How many messages a batch has.
     #[arg(long, default_value_t = 100)]
-    pub(crate) batch: usize,
+    pub batch: usize,
     /// How many consumers there are, for scenarios that have some [default: what the scenario compares].
     #[arg(long)]
-    pub(crate) consumers: Option<usize>,
+    pub consumers: Option<usize>,
     /// How many subscriptions get everything, beside one [default: 8].
     #[arg(long)]
     pub(crate) subscriptions: Option<usize>,
@@ -50,8 +50,9 @@ pub(crate) struct Arguments {
     pub(crate) quick: bool,
 }
 
+/// What can be measured of the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Scenario {
+pub enum Scenario {
     /// Publishing, in batches and singly.
     Publish,
     /// Working off a backlog.
@@ -100,14 +101,9 @@ impl Scenario {
     ];
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DriverName {
-    TokioPostgres,
-    Sqlx,
-}
-
 impl Arguments {
-    pub(crate) fn messages(&self, default: usize) -> usize {
+    /// How many messages a backlog has, unless it was told: `default`, or few to see that it works.
+    pub fn messages(&self, default: usize) -> usize {
         self.messages.unwrap_or(if self.quick { default / 100 } else { default }).max(1)
     }
 

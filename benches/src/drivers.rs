@@ -5,12 +5,22 @@ mod sqlx_peer;
 mod tokio_postgres_peer;
 
 use anyhow::Result;
+use clap::ValueEnum;
 pub(crate) use peer::{Argument, Peer};
 use pgqueue_postgres::Client;
 use pgqueue_sqlx::Sqlx;
 use pgqueue_tokio_postgres::TokioPostgres;
 use sqlx_peer::SqlxPeer;
 use tokio_postgres_peer::TokioPostgresPeer;
+
+/// A client by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DriverName {
+    /// tokio-postgres.
+    TokioPostgres,
+    /// sqlx.
+    Sqlx,
+}
 
 pub(crate) trait Driver: Send + Sync + 'static {
     /// What the queue works through.

@@ -8,8 +8,11 @@ use pgqueue_testserver::Server;
 use super::{Contender, Measurement, Sample, meter, profile, progress::Progress, report::Report};
 use crate::arguments::Arguments;
 
-pub(crate) struct Bench {
-    pub(crate) arguments: Arguments,
+/// A private server, contenders that take turns on it, and a report of how they did.
+#[derive(Debug)]
+pub struct Bench {
+    /// What it was told.
+    pub arguments: Arguments,
     server: Arc<Server>,
     report: Report,
     /// How many databases there were.
@@ -19,7 +22,11 @@ pub(crate) struct Bench {
 
 impl Bench {
     /// Starts a server as PostgreSQL ships it, with all its durability.
-    pub(crate) async fn start(arguments: Arguments) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// When there is no PostgreSQL, or it does not start.
+    pub async fn start(arguments: Arguments) -> Result<Self> {
         let server = Arc::new(Server::start().await?);
         if arguments.profile {
             profile::start(&server).await?;
@@ -29,7 +36,11 @@ impl Bench {
     }
 
     /// Measures contenders in turns, A B A B, each time in a database of its own, and reports the medians.
-    pub(crate) async fn compare(&mut self, scenario: &str, contenders: &[Contender]) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// When a contender fails; nothing is reported then.
+    pub async fn compare(&mut self, scenario: &str, contenders: &[Contender]) -> Result<()> {
         self.take_turns(scenario, None, contenders).await
     }
 
@@ -105,8 +116,21 @@ impl Bench {
         format!("bench_{}", self.databases)
     }
 
+    /// Reports that somebody cannot do what is measured, and why.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be printed.
+    pub fn absent(&mut self, scenario: &str, who: &'static str, reason: &'static str) -> Result<()> {
+        self.report.add_absent(scenario, who, reason)
+    }
+
     /// Prints the report, and draws it if that is asked for.
-    pub(crate) fn finish(&self) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be printed, or a file cannot be written.
+    pub fn finish(&self) -> Result<()> {
         self.report.print()?;
         self.arguments.plot.as_deref().map_or(Ok(()), |folder| self.report.plot(folder))
     }

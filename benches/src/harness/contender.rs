@@ -1,12 +1,15 @@
 //! [`Contender`]: something that is measured.
 
+use std::fmt;
+
 use anyhow::Result;
 use futures::future::{BoxFuture, FutureExt};
 use serde_json::{Map, Value};
 
 use super::{Measurement, Sample};
 
-pub(crate) struct Contender {
+/// Something that is measured, with a name and settings.
+pub struct Contender {
     pub(crate) who: &'static str,
     pub(crate) settings: Map<String, Value>,
     pub(crate) run: Box<dyn Fn(Measurement) -> BoxFuture<'static, Result<Sample>> + Send + Sync>,
@@ -32,7 +35,8 @@ pub(crate) enum Target {
 }
 
 impl Contender {
-    pub(crate) fn new<F>(who: &'static str, run: impl Fn(Measurement) -> F + Send + Sync + 'static) -> Self
+    /// What measures itself by `run`, once a round.
+    pub fn new<F>(who: &'static str, run: impl Fn(Measurement) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<Sample>> + Send + 'static,
     {
@@ -40,13 +44,16 @@ impl Contender {
         Self { who, settings: Map::new(), run, against: Vec::new(), target: None }
     }
 
-    pub(crate) fn with(mut self, setting: &str, value: impl Into<Value>) -> Self {
+    /// Says how it is set up.
+    #[must_use]
+    pub fn with(mut self, setting: &str, value: impl Into<Value>) -> Self {
         self.settings.insert(setting.to_owned(), value.into());
         self
     }
 
     /// Compares it to another, by its place among the contenders.
-    pub(crate) fn against(mut self, other: usize) -> Self {
+    #[must_use]
+    pub fn against(mut self, other: usize) -> Self {
         self.against.push((other, None));
         self
     }
@@ -60,9 +67,21 @@ impl Contender {
         self
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn who(&self) -> &'static str {
+        self.who
+    }
+
     /// Its name and its settings.
     pub(crate) fn title(&self) -> String {
         let settings = self.settings.iter().map(|(name, value)| format!(" {name}={value}"));
         self.who.to_owned() + &settings.collect::<String>()
+    }
+}
+
+impl fmt::Debug for Contender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Contender").field("who", &self.who).field("settings", &self.settings).finish_non_exhaustive()
     }
 }

@@ -20,11 +20,13 @@ const CONNECTIONS: usize = 16;
 /// How many messages are loaded at a time.
 const LOAD: usize = 1000;
 
-pub(crate) struct Measurement {
+/// One go of a contender, in a database of its own on the private server.
+#[derive(Debug)]
+pub struct Measurement {
     server: Arc<Server>,
     database: String,
     /// For how long to publish, where time is the measure.
-    pub(crate) duration: Duration,
+    pub duration: Duration,
     is_warm_up: bool,
 }
 
@@ -34,12 +36,12 @@ impl Measurement {
     }
 
     /// So many, or fewer in a warm-up.
-    pub(crate) fn scaled(&self, count: usize) -> usize {
+    pub fn scaled(&self, count: usize) -> usize {
         if self.is_warm_up { (count / 20).max(1) } else { count }
     }
 
     /// Where to connect to.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         self.server.url(&self.database)
     }
 
@@ -54,24 +56,40 @@ impl Measurement {
     }
 
     /// Runs SQL, outside of what is timed.
-    pub(crate) async fn sql(&self, text: &str) -> Result<String> {
+    ///
+    /// # Errors
+    ///
+    /// When the server refuses it.
+    pub async fn sql(&self, text: &str) -> Result<String> {
         self.server.sql(&self.database, text).await.with_context(|| format!("in {text}"))
     }
 
     /// Runs SQL that answers with one number.
-    pub(crate) async fn number(&self, text: &str) -> Result<usize> {
+    ///
+    /// # Errors
+    ///
+    /// When the server refuses it, or answers otherwise.
+    pub async fn number(&self, text: &str) -> Result<usize> {
         let answer = self.sql(text).await?;
         answer.trim().parse().with_context(|| format!("{answer:?} is no number"))
     }
 
     /// Lets vacuum and a checkpoint have happened before the clock starts.
-    pub(crate) async fn settle(&self) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// When the server refuses.
+    pub async fn settle(&self) -> Result<()> {
         self.sql("vacuum analyze").await?;
         self.sql("checkpoint").await.map(drop)
     }
 
     /// Starts the clock, and counts what is spent until it is stopped.
-    pub(crate) async fn meter(&self) -> Result<Meter> {
+    ///
+    /// # Errors
+    ///
+    /// When the server does not say what it has counted.
+    pub async fn meter(&self) -> Result<Meter> {
         Meter::start(Arc::clone(&self.server), &self.database).await
     }
 

@@ -15,7 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Runs from when it is made.
-pub(crate) struct Meter {
+#[derive(Debug)]
+pub struct Meter {
     server: Arc<Server>,
     wal: u64,
     commits: u64,
@@ -24,8 +25,8 @@ pub(crate) struct Meter {
 }
 
 /// What a meter showed when it was stopped.
-#[derive(Clone, Copy)]
-pub(crate) struct Spent {
+#[derive(Clone, Copy, Debug)]
+pub struct Spent {
     pub(crate) elapsed: Duration,
     pub(super) wal_bytes: u64,
     /// How many commits the database had counted before.
@@ -39,7 +40,12 @@ impl Meter {
         Ok(Self { server, wal, commits, cpu, start: Instant::now() })
     }
 
-    pub(crate) async fn stop(self) -> Result<Spent> {
+    /// Stops the clock, and says what was spent.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not say what it has counted.
+    pub async fn stop(self) -> Result<Spent> {
         let elapsed = self.start.elapsed();
         let cpu = cpu(&self.server).await?.zip(self.cpu).map(|(now, before)| now.since(before));
         let wal_bytes = wal(&self.server).await? - self.wal;

@@ -2,8 +2,9 @@
 
 use anyhow::{Context, Result};
 
-/// Makes the payload of a message.
-pub(crate) fn payload(n: usize, size: usize) -> Vec<u8> {
+/// Makes the payload of a message: a JSON object of so many bytes with its number as `n`.
+#[must_use]
+pub fn payload(n: usize, size: usize) -> Vec<u8> {
     let mut payload = format!("{{\"n\":{n},\"pad\":\"").into_bytes();
     payload.resize(payload.len().max(size.saturating_sub(2)), b'x');
     payload.extend_from_slice(b"\"}");
@@ -11,7 +12,11 @@ pub(crate) fn payload(n: usize, size: usize) -> Vec<u8> {
 }
 
 /// Reads which message it is.
-pub(crate) fn number(payload: &[u8]) -> Result<usize> {
+///
+/// # Errors
+///
+/// When it is not as [`payload`] makes it.
+pub fn number(payload: &[u8]) -> Result<usize> {
     let digits = payload.iter().skip(5).take_while(|byte| byte.is_ascii_digit());
     let count = digits.count();
     let digits = std::str::from_utf8(payload.get(5..5 + count).unwrap_or_default())?;

@@ -19,7 +19,8 @@ use crate::drivers::{Argument, Peer};
 const WARM_UP: Duration = Duration::from_millis(300);
 
 /// What takes payloads, durably.
-pub(crate) trait Sink: Send + 'static {
+pub trait Sink: Send + 'static {
+    /// Publishes messages, all in one call if that can be.
     fn put(&mut self, payloads: Vec<Vec<u8>>) -> impl Future<Output = Result<()>> + Send;
 }
 
@@ -62,24 +63,31 @@ impl<P: Peer> Sink for Bare<P> {
 }
 
 /// What was published.
-pub(crate) struct Poured {
+#[derive(Debug)]
+pub struct Poured {
     /// By the clock.
     timed: usize,
     elapsed: Duration,
     /// In all, also before the clock started.
-    pub(crate) total: usize,
+    pub total: usize,
     /// For all of them.
     spent: Spent,
 }
 
 impl Poured {
-    pub(crate) fn sample(&self) -> Sample {
+    /// Its rate and its costs.
+    #[must_use]
+    pub fn sample(&self) -> Sample {
         Sample::rate(self.timed, self.elapsed).costing(self.total, self.spent)
     }
 }
 
 /// Lets each sink publish batch after batch for a while.
-pub(crate) async fn pour<S: Sink>(
+///
+/// # Errors
+///
+/// When one of them fails.
+pub async fn pour<S: Sink>(
     m: &Measurement,
     sinks: Vec<S>,
     batch: usize,

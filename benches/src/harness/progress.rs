@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 const TICK: Duration = Duration::from_millis(200);
 
 /// Lines on stderr, and on a terminal a bar below them.
+#[derive(Debug)]
 pub(super) struct Progress {
     began: Instant,
     bar: ProgressBar,

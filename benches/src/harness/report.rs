@@ -11,11 +11,13 @@ use super::{
     sample::Costs,
 };
 
+#[derive(Debug)]
 pub(crate) struct Report {
     json: bool,
     lines: Vec<Line>,
 }
 
+#[derive(Debug, Default)]
 struct Line {
     scenario: String,
     who: &'static str,
@@ -31,6 +33,8 @@ struct Line {
     cpu_each: Option<(f64, f64)>,
     ratio: Option<(String, f64)>,
     target: Option<Target>,
+    /// Why nothing was measured.
+    absent: Option<&'static str>,
 }
 
 impl Report {
@@ -53,12 +57,22 @@ impl Report {
                 });
                 let samples: Vec<&Sample> = rounds.iter().map(|round| &round[at]).collect();
                 let line = Line::new(scenario, contender, &samples, ratio, target);
-                if self.json {
-                    writeln!(std::io::stdout(), "{}", line.json())?;
-                }
-                self.lines.push(line);
+                self.take(line)?;
             }
         }
+        Ok(())
+    }
+
+    /// Takes in that somebody cannot do this.
+    pub(crate) fn add_absent(&mut self, scenario: &str, who: &'static str, reason: &'static str) -> Result<()> {
+        self.take(Line { scenario: scenario.to_owned(), who, absent: Some(reason), ..Line::default() })
+    }
+
+    fn take(&mut self, line: Line) -> Result<()> {
+        if self.json {
+            writeln!(std::io::stdout(), "{}", line.json())?;
+        }
+        self.lines.push(line);
         Ok(())
     }
 
@@ -90,7 +104,7 @@ impl Report {
     pub(crate) fn plot(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
         let mut scenarios: BTreeMap<&str, Vec<&Line>> = BTreeMap::new();
-        for line in &self.lines {
+        for line in self.lines.iter().filter(|line| line.absent.is_none()) {
             scenarios.entry(&line.scenario).or_default().push(line);
         }
         for (scenario, mut lines) in scenarios {
@@ -156,6 +170,7 @@ impl Line {
             cpu_each: client.zip(server),
             ratio,
             target,
+            absent: None,
         }
     }
 
@@ -176,6 +191,9 @@ impl Line {
             if let Some(value) = value {
                 object.insert(name.to_owned(), json!(value));
             }
+        }
+        if let Some(reason) = self.absent {
+            object.insert("absent".to_owned(), json!(reason));
         }
         if let Some((to, ratio)) = &self.ratio {
             object.insert("ratio_to".to_owned(), json!(to));
@@ -210,7 +228,11 @@ impl Line {
             self.cpu_each.map_or(String::new(), |(client, server)| format!("{client:.0}+{server:.0}")),
             number(self.ratio.as_ref().map(|(_, ratio)| *ratio), 2),
             self.target.map_or(String::new(), |target| self.goal(target)),
-            self.ratio.as_ref().map_or(String::new(), |(to, _)| to.clone()),
+            match (&self.ratio, self.absent) {
+                (Some((to, _)), _) => to.clone(),
+                (None, Some(reason)) => format!("absent: {reason}"),
+                (None, None) => String::new(),
+            },
         ]
     }
 

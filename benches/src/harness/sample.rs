@@ -4,8 +4,9 @@ use std::{fmt, time::Duration};
 
 use super::{cpu::Cpu, meter::Spent};
 
+/// What one measurement came to: a rate or times, and what that cost.
 #[derive(Clone, Debug)]
-pub(crate) struct Sample {
+pub struct Sample {
     figures: Figures,
     costs: Option<Costs>,
 }
@@ -34,19 +35,23 @@ impl Sample {
         Self { figures: Figures::Rate(messages as f64 / elapsed.as_secs_f64()), costs: None }
     }
 
-    pub(crate) fn times(times: impl IntoIterator<Item = Duration>) -> Self {
+    /// Times of single messages.
+    #[must_use]
+    pub fn times(times: impl IntoIterator<Item = Duration>) -> Self {
         let mut times: Vec<f64> = times.into_iter().map(|time| time.as_secs_f64() * 1000.0).collect();
         times.sort_by(f64::total_cmp);
         Self { figures: Figures::Times(times), costs: None }
     }
 
     /// The rate of messages for which all of this was spent.
-    pub(crate) fn metered(messages: usize, spent: Spent) -> Self {
+    #[must_use]
+    pub fn metered(messages: usize, spent: Spent) -> Self {
         Self::rate(messages, spent.elapsed).costing(messages, spent)
     }
 
     /// Says what so many messages cost, if they are not those that were timed.
-    pub(crate) fn costing(mut self, messages: usize, spent: Spent) -> Self {
+    #[must_use]
+    pub fn costing(mut self, messages: usize, spent: Spent) -> Self {
         let Spent { wal_bytes, commits_before, cpu, .. } = spent;
         let (messages, wal_bytes) = (messages as f64, wal_bytes as f64);
         self.costs = Some(Costs { messages, wal_bytes, commits_before, commits: f64::NAN, cpu });

@@ -11,12 +11,14 @@ use tokio::{sync::watch, time::timeout};
 /// How long to wait for what should have arrived.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-pub(crate) struct Tally {
+/// Counts messages by their numbers.
+#[derive(Debug)]
+pub struct Tally {
     state: Mutex<State>,
     complete: watch::Sender<bool>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     /// When each message arrived first.
     arrived: Vec<Option<Instant>>,
@@ -29,12 +31,13 @@ struct State {
 
 impl Tally {
     /// Expects messages 0 to `expected`; `None` if that is not known yet.
-    pub(crate) fn new(expected: Option<usize>) -> Self {
+    #[must_use]
+    pub fn new(expected: Option<usize>) -> Self {
         Self { state: Mutex::new(State { expected, ..State::default() }), complete: watch::Sender::new(false) }
     }
 
     /// Notes that a message arrived.
-    pub(crate) fn arrived(&self, n: usize) {
+    pub fn arrived(&self, n: usize) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if n >= state.arrived.len() {
             state.arrived.resize(n + 1, None);
@@ -49,7 +52,7 @@ impl Tally {
     }
 
     /// Notes that messages were answered, durably.
-    pub(crate) fn settled(&self, count: usize) {
+    pub fn settled(&self, count: usize) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.settled += count;
         self.look(&state);
@@ -73,17 +76,22 @@ impl Tally {
         }
     }
 
-    pub(crate) fn is_complete(&self) -> bool {
+    /// Whether all were answered.
+    pub fn is_complete(&self) -> bool {
         *self.complete.borrow()
     }
 
     /// Resolves once all are answered, or never will be.
-    pub(crate) async fn complete(&self) {
+    pub async fn complete(&self) {
         timeout(PATIENCE, self.complete.subscribe().wait_for(|complete| *complete)).await.ok();
     }
 
     /// Checks that every message arrived once, and returns when.
-    pub(crate) fn check(&self) -> Result<Vec<Instant>> {
+    ///
+    /// # Errors
+    ///
+    /// When some are missing, or came again.
+    pub fn check(&self) -> Result<Vec<Instant>> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let arrived: Vec<Instant> = state.arrived.iter().flatten().copied().collect();
         let State { repeated, settled, .. } = *state;

@@ -34,6 +34,11 @@ const TAKE: &str = "
     delete from jobs j using next where j.id = next.id
     returning j.id, j.payload";
 
+/// Takes one out, in the same way.
+const TAKE_ONE: &str = "
+    delete from jobs where id = (select id from jobs order by id limit 1 for update skip locked)
+    returning id, payload";
+
 /// The pause before looking again while others hold what is left.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -67,7 +72,7 @@ pub(crate) async fn run<D: Driver>(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-async fn ours<D: Driver>(
+pub(crate) async fn ours<D: Driver>(
     m: Measurement,
     messages: usize,
     size: usize,
@@ -88,15 +93,24 @@ async fn ours<D: Driver>(
     Ok(Sample::metered(messages, spent))
 }
 
-#[derive(Clone, Copy)]
-enum By {
-    /// A lease and a delete, in transactions of their own.
+/// How one takes messages by hand.
+#[derive(Clone, Copy, Debug)]
+pub enum By {
+    /// A lease on 100 and a delete, in transactions of their own.
     Lease,
-    /// A delete in a transaction that is open while the messages are handled.
+    /// A delete of 100 in a transaction that is open while the messages are handled.
     Delete,
+    /// A delete of one in a transaction that is open while the message is handled.
+    One,
 }
 
-async fn by_hand<D: Driver>(m: Measurement, by: By, messages: usize, size: usize, consumers: usize) -> Result<Sample> {
+pub(crate) async fn by_hand<D: Driver>(
+    m: Measurement,
+    by: By,
+    messages: usize,
+    size: usize,
+    consumers: usize,
+) -> Result<Sample> {
     let messages = m.scaled(messages);
     m.sql(TABLE).await?;
     m.load_table::<D>(INSERT, messages, size).await?;
@@ -119,9 +133,9 @@ async fn work(mut peer: impl Peer, by: By, tally: Arc<Tally>) -> Result<()> {
     while !tally.is_complete() {
         let jobs = match by {
             By::Lease => peer.rows(LEASE, &[]).await?,
-            By::Delete => {
+            By::Delete | By::One => {
                 peer.script("begin").await?;
-                peer.rows(TAKE, &[]).await?
+                peer.rows(if matches!(by, By::One) { TAKE_ONE } else { TAKE }, &[]).await?
             }
         };
         let mut ids = Vec::with_capacity(jobs.len());
@@ -135,7 +149,7 @@ async fn work(mut peer: impl Peer, by: By, tally: Arc<Tally>) -> Result<()> {
                 let deleted = peer.execute(DELETE, &[Argument::Numbers(ids)]).await?;
                 ensure!(deleted == jobs.len() as u64, "a lease was lost");
             }
-            By::Delete => peer.script("commit").await?,
+            By::Delete | By::One => peer.script("commit").await?,
         }
         tally.settled(jobs.len());
         if jobs.is_empty() {

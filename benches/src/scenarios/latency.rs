@@ -13,11 +13,11 @@ use crate::{
 };
 
 /// How many messages are published in a second.
-const RATE: u32 = 200;
+pub(crate) const RATE: u32 = 200;
 
 /// From when to when.
 #[derive(Clone, Copy)]
-enum From {
+pub(crate) enum From {
     /// From the return of `publish`.
     Published,
     /// From when it was due to be published, so that a late publisher counts as well.
@@ -34,7 +34,7 @@ pub(crate) async fn run<D: Driver>(bench: &mut Bench) -> Result<()> {
     bench.compare("latency", &contenders).await
 }
 
-async fn measure<D: Driver>(m: Measurement, size: usize, from: From) -> Result<Sample> {
+pub(crate) async fn measure<D: Driver>(m: Measurement, size: usize, from: From) -> Result<Sample> {
     let queue = m.queue::<D>(0).await?;
     let subscription = Subscription::new("latency", TOPIC);
     queue.insert_subscription(&subscription).await?;

@@ -40,7 +40,7 @@ async fn ours_keyed<D: Driver>(measurement: Measurement, batch: usize, size: usi
     ours::<D>(measurement, batch, size, 1, true).await
 }
 
-async fn ours<D: Driver>(
+pub(crate) async fn ours<D: Driver>(
     measurement: Measurement,
     batch: usize,
     size: usize,
@@ -59,7 +59,12 @@ async fn ours<D: Driver>(
     Ok(poured.sample())
 }
 
-async fn bare<D: Driver>(measurement: Measurement, batch: usize, size: usize, clients: usize) -> Result<Sample> {
+pub(crate) async fn bare<D: Driver>(
+    measurement: Measurement,
+    batch: usize,
+    size: usize,
+    clients: usize,
+) -> Result<Sample> {
     measurement.sql(BARE).await?;
     measurement.settle().await?;
     let peers = measurement.peers::<D>(clients).await?;

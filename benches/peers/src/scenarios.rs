@@ -1,0 +1,5 @@
+//! The scenarios.
+
+pub(crate) mod drain;
+pub(crate) mod latency;
+pub(crate) mod publish;

@@ -1,0 +1,106 @@
+//! Working off a backlog, until every answer is durable.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use pgqueue_bench::{Bench, By, Contender, Measurement, Sample, Sink, Tally, drain, drain_by_hand, payload};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    peer::{Peer, Style},
+    peers::{apalis::Apalis, fang::Fang, graphile::Graphile, pgmq::Pgmq, sqlxmq::Sqlxmq, underway::Underway},
+    selection::Selection,
+};
+
+/// How many messages are loaded at a time.
+const LOAD: usize = 500;
+
+/// How often to look whether what was handled is answered, and for how long.
+const PAUSE: Duration = Duration::from_millis(2);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why one is absent.
+const TWICE: &str = "its workers take a task by two statements that are no transaction, so several run the same one";
+
+pub(crate) async fn run(bench: &mut Bench, only: &Selection) -> Result<()> {
+    let (messages, size) = (bench.arguments.messages(20_000), bench.arguments.payload);
+    // Of those that take a transaction a message or more, fewer are enough.
+    let few = (messages / 10).max(1);
+    let consumers = bench.arguments.consumers.map_or(vec![1, 16], |consumers| vec![consumers]);
+    for consumers in consumers {
+        let hands = |by, messages| drain_by_hand(by, messages, size, consumers);
+        let go = |messages| Go { messages, size, consumers, style: Style::Default };
+        let mut contenders = vec![
+            drain(messages, size, consumers, 100),
+            drain(messages, size, consumers, 1000),
+            hands(By::Delete, messages),
+            hands(By::Lease, messages),
+            hands(By::One, few),
+            // Otherwise it takes one job each time that it is told of a new one, or looks.
+            peer::<Graphile>("graphile_worker", Go { style: Style::Once, ..go(few) }).with("run", "once"),
+            peer::<Graphile>("graphile_worker", go(messages).at_best()).with("local queue", 2000),
+            peer::<Pgmq>("pgmq", go(few)),
+            peer::<Pgmq>("pgmq", go(messages).at_best()).with("read", 100),
+            peer::<Underway>("underway", go(few)),
+            peer::<Underway>("underway", go(few).at_best()).with("looks", "every 10 ms"),
+            peer::<Apalis>("apalis-postgres", go(few)),
+            peer::<Apalis>("apalis-postgres", go(messages).at_best()).with("buffer", 500),
+            peer::<Sqlxmq>("sqlxmq", go(few)),
+            peer::<Sqlxmq>("sqlxmq", go(few).at_best()).with("in hand", "100 to 200"),
+        ];
+        if consumers == 1 {
+            contenders.push(peer::<Fang>("fang", go(few)));
+        } else {
+            bench.absent("drain", "fang", TWICE)?;
+        }
+        bench.compare("drain", &only.of(contenders)).await?;
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+struct Go {
+    messages: usize,
+    size: usize,
+    consumers: usize,
+    style: Style,
+}
+
+impl Go {
+    fn at_best(self) -> Self {
+        Self { style: Style::Best, ..self }
+    }
+}
+
+fn peer<P: Peer>(who: &'static str, go: Go) -> Contender {
+    let contender = Contender::new(who, move |m| measure::<P>(m, go));
+    contender.with("consumers", go.consumers).with("messages", go.messages)
+}
+
+async fn measure<P: Peer>(m: Measurement, go: Go) -> Result<Sample> {
+    let messages = m.scaled(go.messages);
+    let peer = P::set_up(&m).await?;
+    let mut sink = peer.sink().await?;
+    for first in (0..messages).step_by(LOAD) {
+        sink.put((first..messages.min(first + LOAD)).map(|n| payload(n, go.size)).collect()).await?;
+    }
+    drop(sink);
+    m.settle().await?;
+
+    let tally = Arc::new(Tally::new(Some(messages)));
+    let consumers = peer.consumers(go.consumers, go.style, Arc::clone(&tally)).await?;
+    let meter = m.meter().await?;
+    let working = P::start(consumers).await?;
+    tally.complete().await;
+    tally.check()?;
+    let answered = async {
+        while m.number(P::LEFT).await? > 0 {
+            sleep(PAUSE).await;
+        }
+        anyhow::Ok(())
+    };
+    timeout(PATIENCE, answered).await.context("what was handled is not answered")??;
+    let spent = meter.stop().await?;
+    P::stop(working).await?;
+    Ok(Sample::metered(messages, spent))
+}

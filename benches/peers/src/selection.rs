@@ -1,0 +1,16 @@
+//! [`Selection`]: who is measured.
+
+use pgqueue_bench::Contender;
+
+/// The queue, and those whose name contains one of these; everybody if there are none.
+pub(crate) struct Selection(pub(crate) Vec<String>);
+
+impl Selection {
+    /// The contenders that are selected, compared to the first, which always is.
+    pub(crate) fn of(&self, contenders: Vec<Contender>) -> Vec<Contender> {
+        let is_selected = |who: &str| self.0.is_empty() || self.0.iter().any(|part| who.contains(part));
+        let contenders = contenders.into_iter().enumerate();
+        let selected = contenders.filter(|(at, contender)| *at == 0 || is_selected(contender.who()));
+        selected.map(|(at, contender)| if at == 0 { contender } else { contender.against(0) }).collect()
+    }
+}
