@@ -24,7 +24,7 @@ pub struct Arguments {
     /// How many consumers there are, for scenarios that have some [default: what the scenario compares].
     #[arg(long)]
     pub consumers: Option<usize>,
-    /// How many subscriptions get everything, beside one [default: 8].
+    /// How many subscriptions get everything, beside one, or are consumed while nobody publishes [default: 8 beside one; 50].
     #[arg(long)]
     pub(crate) subscriptions: Option<usize>,
     /// For how many seconds each publishes, where time is the measure [default: 4; 600 while somebody holds vacuum's horizon, and 12 while nobody publishes].

@@ -19,7 +19,12 @@ pub(crate) async fn run<D: Driver>(bench: &mut Bench) -> Result<()> {
             _ => contender.against(0).hopes_for(Target::AtLeast(1.0 / (1.0 + 0.05 * (subscriptions - 1) as f64))),
         }
     };
-    bench.compare("fan-out", &[1, 2, 4, 8].map(contender)).await
+    let subscriptions = match bench.arguments.subscriptions {
+        None => vec![1, 2, 4, 8],
+        Some(0 | 1) => vec![1],
+        Some(several) => vec![1, several],
+    };
+    bench.compare("fan-out", &subscriptions.into_iter().map(contender).collect::<Vec<_>>()).await
 }
 
 async fn publish<D: Driver>(
