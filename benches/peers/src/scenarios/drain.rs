@@ -50,7 +50,7 @@ pub(crate) async fn run(bench: &mut Bench, only: &Selection) -> Result<()> {
         ];
         if consumers == 1 {
             contenders.push(peer::<Fang>("fang", go(few)));
-        } else {
+        } else if only.includes("fang") {
             bench.absent("drain", "fang", TWICE)?;
         }
         bench.compare("drain", &only.of(contenders)).await?;

@@ -28,7 +28,7 @@ pub(crate) async fn run(bench: &mut Bench, only: &Selection) -> Result<()> {
         ];
         bench.compare("publish", &only.of(contenders)).await?;
     }
-    for who in ["sqlxmq", "fang"] {
+    for who in ["sqlxmq", "fang"].into_iter().filter(|who| only.includes(who)) {
         bench.absent("publish", who, ONE_BY_ONE)?;
     }
     for clients in CLIENTS {
