@@ -1,21 +1,21 @@
-//! [`Presence`]: who is at work, for those who wait until nobody is.
+//! [`Presence`]: who is there, for those who wait until nobody is, or somebody.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Counts a consumer among those at work, until it is dropped.
+/// Counts somebody among those who are there, until it is dropped.
 pub(crate) struct Presence(Arc<watch::Sender<usize>>);
 
 impl Presence {
-    pub(crate) fn new(consumers: &Arc<watch::Sender<usize>>) -> Self {
-        consumers.send_modify(|consumers| *consumers += 1);
-        Self(Arc::clone(consumers))
+    pub(crate) fn new(present: &Arc<watch::Sender<usize>>) -> Self {
+        present.send_modify(|present| *present += 1);
+        Self(Arc::clone(present))
     }
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        self.0.send_modify(|consumers| *consumers -= 1);
+        self.0.send_modify(|present| *present -= 1);
     }
 }

@@ -13,7 +13,10 @@ use std::{
 
 use futures::StreamExt;
 use pgqueue_core::Result;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use uuid::Uuid;
 
 use super::{
@@ -23,6 +26,7 @@ use super::{
 use crate::{
     Client, Parameter,
     error::About,
+    presence::Presence,
     queue::Shared,
     statement,
     value::{RowExt, millis},
@@ -44,6 +48,8 @@ pub(crate) struct Pulse<C: Client> {
     members: Mutex<Members<C>>,
     /// Rung when a consumer joins or leaves.
     changed: Notify,
+    /// How many streams listen.
+    streams: Arc<watch::Sender<usize>>,
     /// Whether the next round is to come soon.
     hurried: AtomicBool,
     /// Whether anything was claimed or settled that the log may be trimmed for.
@@ -60,7 +66,7 @@ impl<C: Client> Default for Pulse<C> {
     fn default() -> Self {
         let members = Members { consumers: Vec::new(), beating: false };
         let (hurried, worked) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { members: Mutex::new(members), changed: Notify::new(), hurried, worked }
+        Self { members: Mutex::new(members), changed: Notify::new(), streams: Arc::default(), hurried, worked }
     }
 }
 
@@ -73,6 +79,11 @@ impl<C: Client> Pulse<C> {
     pub(super) fn join(&self, consumer: &Arc<Consumer<C>>) {
         self.lock().consumers.push(Arc::downgrade(consumer));
         self.changed.notify_one();
+    }
+
+    /// Counts a stream that listens, until it is dropped.
+    pub(super) fn listen(&self) -> Presence {
+        Presence::new(&self.streams)
     }
 
     /// A consumer is over.
@@ -121,15 +132,25 @@ impl<C: Client> Drop for Beating<C> {
     }
 }
 
-/// Lets the next round come soon when somebody says so, as long as it is polled. Where nobody can be heard, rounds come by themselves.
+/// Lets the next round come soon when somebody says so, while there are streams that listen. Where nobody can be heard, rounds come
+/// by themselves.
 async fn hear_of_scheduled<C: Client>(shared: &Shared<C>) {
-    if let Ok(Some(mut bell)) = shared.listener.subscribe_bell(SCHEDULED).await {
-        while bell.next().await.is_some() {
-            shared.pulse.hurried.store(true, Ordering::Relaxed);
-            shared.pulse.changed.notify_one();
+    let mut streams = shared.pulse.streams.subscribe();
+    while streams.wait_for(|streams| *streams > 0).await.is_ok() {
+        let rung = async {
+            if let Ok(Some(mut bell)) = shared.listener.subscribe_bell(SCHEDULED).await {
+                while bell.next().await.is_some() {
+                    shared.pulse.hurried.store(true, Ordering::Relaxed);
+                    shared.pulse.changed.notify_one();
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = rung => {}
+            _ = streams.wait_for(|streams| *streams == 0) => {}
         }
     }
-    std::future::pending::<()>().await;
 }
 
 async fn beat<C: Client>(shared: &Arc<Shared<C>>, chores: &Chores) {

@@ -8,7 +8,9 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{Armed, Consumer, Found, claiming::Looked, pulse::ARMED};
 use crate::{
-    Client, Notice, Notices, Parameter, statement,
+    Client, Notice, Notices, Parameter,
+    presence::Presence,
+    statement,
     value::{CENTURY, RowExt, millis},
 };
 
@@ -30,6 +32,7 @@ struct Listening<C: Client> {
     consumer: Arc<Consumer<C>>,
     /// `None` if the client only polls.
     bell: Option<Notices>,
+    _presence: Presence,
     changed: watch::Receiver<()>,
     found: Arc<Found>,
     /// What had arrived when the consumer was last told.
@@ -63,6 +66,7 @@ pub(crate) async fn wakeups<C: Client>(consumer: Arc<Consumer<C>>) -> Result<Wak
     let mut listening = Listening {
         changed: consumer.changed.subscribe(),
         announced,
+        _presence: consumer.shared.pulse.listen(),
         consumer,
         bell,
         found,
