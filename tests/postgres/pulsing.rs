@@ -17,8 +17,8 @@ use crate::{
     between::{Between, Deaf, Meddle},
     both_clients::on_both_clients,
     common::{
-        PATIENCE, QUIET, WAITS, assert_says, consume, end, invoices, next, number, patiently, publish_number, queue,
-        quiet, until_sql,
+        PATIENCE, QUIET, SHORT_LEASE, WAITS, assert_says, consume, end, invoices, next, number, patiently,
+        publish_number, queue, quiet, until_sql,
     },
 };
 
@@ -30,6 +30,7 @@ on_both_clients!(
     stalled_pulse_lets_no_idle_consumer_be_buried,
     what_is_scheduled_does_not_wait_for_the_log_to_be_trimmed,
     what_is_scheduled_between_two_pulses_comes_within_a_second,
+    what_a_claim_took_whose_answer_was_lost_comes_again_however_late_it_commits,
     answer_that_finds_the_subscription_gone_ends_the_stream_without_a_ring,
 );
 
@@ -297,6 +298,37 @@ async fn what_is_scheduled_between_two_pulses_comes_within_a_second<C: Client>()
         next(&mut stream).await.ok().await.unwrap();
         assert!(since.elapsed() < ROUND / 20 + Duration::from_secs(1), "after {:?}", since.elapsed());
     }
+}
+
+/// As if the claim of the one above had been this consumer's, and the first of all.
+fn first_of(who: &str) -> String {
+    format!(
+        "with claimed as (delete from pgqueue.lease where owner = '{LOW}' returning lease)
+         insert into pgqueue.lease overriding system value
+         select (jsonb_populate_record(lease, jsonb_build_object('id', 1, 'owner', '{who}'))).* from claimed"
+    )
+}
+
+async fn what_a_claim_took_whose_answer_was_lost_comes_again_however_late_it_commits<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    let mut stream = consume(&queue, invoices().with_lease(SHORT_LEASE)).await;
+    for number in 0..3 {
+        publish_number(&queue, number).await;
+        next(&mut stream).await.ok().await.unwrap();
+    }
+    publish_number(&queue, 3).await;
+    let held = next(&mut stream).await;
+    sleep(SHORT_LEASE * 3).await; // of what is before this, no beat asks any more
+    held.ok().await.unwrap();
+
+    publish_number(&queue, 4).await;
+    let claim = format!(
+        "select count(id) from pgqueue.claim((select id from pgqueue.subscription), '{LOW}', gen_random_uuid(), 1, true, true, 0, false)"
+    );
+    assert_eq!(database.sql(&claim).await.unwrap(), "1");
+    let who = database.sql(&format!("select id from pgqueue.owner where id <> '{LOW}'")).await.unwrap();
+    database.sql(&first_of(&who)).await.unwrap();
+    assert_eq!(number(&next(&mut stream).await), 4);
 }
 
 async fn answer_that_finds_the_subscription_gone_ends_the_stream_without_a_ring<C: Client>() {

@@ -14,7 +14,7 @@ use crate::{
 /// Runs until the consumer ends.
 pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
     let mut strays = Strays::new();
-    let mut floor = 0_i64;
+    let mut floor = Floor::default();
     let mut last_beat = Instant::now();
     let begun = Instant::now();
     loop {
@@ -29,8 +29,11 @@ pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
             let has_leases = !state.held.leases.is_empty();
             let had_leases = std::mem::replace(&mut state.had_leases, has_leases);
             let is_silent = now.saturating_duration_since(state.beaten.unwrap_or(begun)) > lease / 2;
-            state.beating =
-                std::mem::take(&mut state.has_strays) || !strays.is_empty() || has_leases || had_leases || is_silent;
+            let has_strays = std::mem::take(&mut state.has_strays);
+            if has_strays {
+                floor = Floor::default(); // wherever they are
+            }
+            state.beating = has_strays || !strays.is_empty() || has_leases || had_leases || is_silent;
             state.beating
         };
         if is_needed {
@@ -56,9 +59,27 @@ pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
 /// it is certain that none of them brings it.
 type Strays = HashMap<i64, u64>;
 
+/// From which lease on the server is asked for those that are not known: what is below was settled or given back, and while vacuum
+/// is held up its remains are read again each time.
+///
+/// It rises some beats late, as a claim whose answer was lost may still be at work, and have drawn its numbers before a later one.
+#[derive(Default)]
+struct Floor([i64; 4]);
+
+impl Floor {
+    fn now(&self) -> i64 {
+        self.0[0]
+    }
+
+    fn raise(&mut self, lowest: Option<i64>) {
+        let Self([_, second, third, last]) = *self;
+        self.0 = [second, third, last, last.max(lowest.unwrap_or(last))];
+    }
+}
+
 /// Beats with all it has, and hears what it lost and what it does not know. What no claim brought, as its answer was lost, it
 /// gives back with the next beat.
-async fn beat<C: Client>(consumer: &Consumer<C>, strays: &mut Strays, floor: &mut i64) -> Result<()> {
+async fn beat<C: Client>(consumer: &Consumer<C>, strays: &mut Strays, floor: &mut Floor) -> Result<()> {
     let Some(found) = consumer.lock().found.clone() else { return Ok(()) };
     let (known, abandoned) = {
         let state = consumer.lock();
@@ -68,7 +89,7 @@ async fn beat<C: Client>(consumer: &Consumer<C>, strays: &mut Strays, floor: &mu
             strays.iter().filter(|(_, ended)| state.claimed >= **ended).map(|(id, _)| *id).collect();
         (known, abandoned)
     };
-    let answer = send(consumer, &found, *floor, &known, &abandoned).await?;
+    let answer = send(consumer, &found, floor.now(), &known, &abandoned).await?;
     strays.retain(|stray, _| !abandoned.contains(stray));
     let mut state = consumer.lock();
     let ended = state.claimed + u64::from(state.claiming);
@@ -79,10 +100,8 @@ async fn beat<C: Client>(consumer: &Consumer<C>, strays: &mut Strays, floor: &mu
             strays.entry(lease.number).or_insert(ended);
         }
     }
-    // What is below was known or given back.
-    let lowest = state.held.leases.keys().map(|lease| lease.number).chain(strays.keys().copied()).min();
-    let highest = known.iter().map(|lease| lease.number).max();
-    *floor = lowest.or(highest).unwrap_or(*floor).max(*floor);
+    // What is below was known or given back: of what came meanwhile, the answer says nothing.
+    floor.raise(known.iter().map(|lease| lease.number).chain(strays.keys().copied()).min());
     drop(state);
     consumer.changed.send_replace(());
     Ok(())
