@@ -21,7 +21,7 @@ pub(crate) use consumer::{consume, work_off};
 pub use contender::Contender;
 pub(crate) use contender::Target;
 pub use measurement::Measurement;
-pub(crate) use measurement::TOPIC;
+pub(crate) use measurement::{TOPIC, load};
 pub use meter::{Meter, Spent};
 pub use payload::{number, payload};
 pub(crate) use pour::{Bare, Keyed, Ours};

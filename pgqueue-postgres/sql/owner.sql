@@ -164,6 +164,11 @@ begin
 end
 $$;
 
+-- Whether an owner is silent for so long that somebody should look into it, or beats by a clock that was put back.
+create function pgqueue.is_silent(o pgqueue.owner, v_now timestamptz) returns boolean
+language sql stable
+return o.beat_at < v_now - o.lease_ms * interval '1 millisecond' * 2 / 3 or o.beat_at > v_now + interval '1 second';
+
 -- Lets the leases of dead owners go. An owner is dead if it was silent for its whole lease while somebody else could reach the
 -- server, and had been seen to be silent for the last third of it. Returns how many were dead.
 create function pgqueue.bury_owners() returns int
@@ -179,9 +184,7 @@ begin
     return 0;
   end if;
   for o in
-    select * from pgqueue.owner
-    where beat_at < v_now - lease_ms * interval '1 millisecond' * 2 / 3 or beat_at > v_now + interval '1 second'
-    for update skip locked
+    select * from pgqueue.owner w where pgqueue.is_silent(w, v_now) for update skip locked
   loop
     if o.beat_at > v_now then
       -- The clock was put back: as if it had beaten now.

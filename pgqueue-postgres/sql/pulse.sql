@@ -132,10 +132,7 @@ begin
     ) g
     where pgqueue.has_news(g.subscription, g.owner);
 
-  if exists (
-    select from pgqueue.owner
-    where beat_at < v_now - lease_ms * interval '1 millisecond' * 2 / 3 or beat_at > v_now + interval '1 second'
-  ) then
+  if exists (select from pgqueue.owner o where pgqueue.is_silent(o, v_now)) then
     return query select null::uuid, 'bury', null::bigint;
   end if;
   select due_at into v_due from pgqueue.scheduled order by due_at, id limit 1;

@@ -17,7 +17,7 @@ use crate::{
     between::{Between, Deaf, Meddle},
     both_clients::on_both_clients,
     common::{
-        PATIENCE, QUIET, SHORT_LEASE, WAITS, assert_says, consume, end, invoices, next, number, patiently,
+        PATIENCE, QUIET, SHORT_LEASE, WAITS, assert_says, claim_of, consume, end, invoices, next, number, patiently,
         publish_number, queue, quiet, until_sql,
     },
 };
@@ -42,17 +42,22 @@ const LEASE: Duration = Duration::from_secs(6);
 /// From one pulse to the next then.
 const ROUND: Duration = Duration::from_secs(2);
 
-/// Counts the pulses that were sent.
+const BEAT: &str = "pgqueue.beat(";
+
+/// Counts the pulses and the beats that were sent.
 #[derive(Default)]
 struct Counted {
     pulses: Arc<watch::Sender<u64>>,
+    beats: Arc<watch::Sender<u64>>,
 }
 
 #[async_trait]
 impl Meddle for Counted {
     async fn before<C: Client>(&self, _client: &C, statement: &str) -> Result<(), ClientError> {
-        if statement.contains(PULSE) {
-            self.pulses.send_modify(|pulses| *pulses += 1);
+        for (name, sent) in [(PULSE, &self.pulses), (BEAT, &self.beats)] {
+            if statement.contains(name) {
+                sent.send_modify(|sent| *sent += 1);
+            }
         }
         Ok(())
     }
@@ -92,9 +97,7 @@ async fn who_has_something_in_hand_at_every_pulse_and_nothing_when_it_would_beat
         if pulses.has_changed().unwrap() {
             in_a_row = 0; // too late: it had nothing in hand
         } else {
-            while !pulses.has_changed().unwrap() {
-                sleep(ROUND / 100).await;
-            }
+            patiently("a pulse", pulses.clone().changed()).await.unwrap();
             let silent: f64 = database.sql(SILENT).await.unwrap().parse().unwrap();
             assert!(silent < LEASE.as_secs_f64() * 5.0 / 6.0, "silent for {silent} s at the pulse {in_a_row}");
             in_a_row += 1;
@@ -311,21 +314,23 @@ fn first_of(who: &str) -> String {
 
 async fn what_a_claim_took_whose_answer_was_lost_comes_again_however_late_it_commits<C: Client>() {
     let (database, queue) = queue::<C>().await;
-    let mut stream = consume(&queue, invoices().with_lease(SHORT_LEASE)).await;
+    let counted = Counted::default();
+    let mut beats = counted.beats.subscribe();
+    let beating = connect::<C, _>(&database.url(), counted).await;
+    let mut stream = consume(&beating, invoices().with_lease(SHORT_LEASE)).await;
     for number in 0..3 {
         publish_number(&queue, number).await;
         next(&mut stream).await.ok().await.unwrap();
     }
     publish_number(&queue, 3).await;
     let held = next(&mut stream).await;
-    sleep(SHORT_LEASE * 3).await; // of what is before this, no beat asks any more
+    // Of what is before this, no beat asks any more then.
+    let before = *beats.borrow_and_update();
+    patiently("beats", beats.wait_for(|beats| *beats >= before + 9)).await.unwrap();
     held.ok().await.unwrap();
 
     publish_number(&queue, 4).await;
-    let claim = format!(
-        "select count(id) from pgqueue.claim((select id from pgqueue.subscription), '{LOW}', gen_random_uuid(), 1, true, true, 0, false)"
-    );
-    assert_eq!(database.sql(&claim).await.unwrap(), "1");
+    assert_eq!(database.sql(&claim_of(LOW, 1)).await.unwrap(), "1");
     let who = database.sql(&format!("select id from pgqueue.owner where id <> '{LOW}'")).await.unwrap();
     database.sql(&first_of(&who)).await.unwrap();
     assert_eq!(number(&next(&mut stream).await), 4);

@@ -140,17 +140,6 @@ impl Measurement {
         load(queue, topic, count, |n| NewMessage::new(payload(n, size))).await
     }
 
-    /// Loads a backlog of messages 0 to `count`, as `make` makes them, into the queue's topic.
-    pub(crate) async fn load_made<D: Driver>(
-        &self,
-        queue: &PgQueue<D::Client>,
-        topic: &str,
-        count: usize,
-        make: impl Fn(usize) -> NewMessage,
-    ) -> Result<()> {
-        load(queue, topic, count, make).await
-    }
-
     /// Loads a backlog of messages 0 to `count` into a table of one's own.
     pub(crate) async fn load_table<D: Driver>(&self, insert: &'static str, count: usize, size: usize) -> Result<()> {
         let mut peer = self.peer::<D>().await?;
@@ -178,7 +167,8 @@ impl Measurement {
     }
 }
 
-async fn load<C: Client>(
+/// Loads a backlog of messages 0 to `count`, as `make` makes them, into the queue's topic.
+pub(crate) async fn load<C: Client>(
     queue: &PgQueue<C>,
     topic: &str,
     count: usize,

@@ -10,7 +10,7 @@ use pgqueue_core::{Message, NewMessage, Order, Subscription};
 
 use crate::{
     drivers::Driver,
-    harness::{Bench, Contender, Measurement, Sample, TOPIC, Tally, Target, Zipf, number, payload, work_off},
+    harness::{Bench, Contender, Measurement, Sample, TOPIC, Tally, Target, Zipf, load, number, payload, work_off},
 };
 
 const KEYS: usize = 1000;
@@ -49,7 +49,7 @@ async fn measure<D: Driver>(
     queue.insert_subscription(&subscription).await?;
     let keys: Vec<usize> = Zipf::new(KEYS).take(messages).collect();
     let make = |n: usize| NewMessage::new(payload(n, size)).with_key(format!("customer-{}", keys[n]));
-    m.load_made::<D>(&m.stocked_queue::<D>(0).await?, TOPIC, messages, make).await?;
+    load(&m.stocked_queue::<D>(0).await?, TOPIC, messages, make).await?;
     m.settle().await?;
 
     let sequences = Arc::new(Sequences::default());

@@ -32,6 +32,7 @@ struct Listening<C: Client> {
     consumer: Arc<Consumer<C>>,
     /// `None` if the client only polls.
     bell: Option<Notices>,
+    /// Among the streams that listen.
     _presence: Presence,
     changed: watch::Receiver<()>,
     found: Arc<Found>,

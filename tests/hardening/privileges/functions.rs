@@ -20,7 +20,7 @@ const CALLERS_RIGHTS: [(&str, &str); 2] = [
 
 /// What has no names of its own pinned: the settings of whoever calls it hold, which spares each call a change of settings. None of
 /// it may be called by a role, but what is listed above.
-const CALLERS_NAMES: [&str; 44] = [
+const CALLERS_NAMES: [&str; 45] = [
     "activate",
     "beginnings",
     "bucket",
@@ -43,6 +43,7 @@ const CALLERS_NAMES: [&str; 44] = [
     "hold_ready",
     "holds",
     "is_beyond",
+    "is_silent",
     "json_number",
     "key_hash",
     "lane_has_news",
