@@ -16,10 +16,7 @@ use crate::{
 use futures::StreamExt;
 
 on_both_clients!(
-    unordered_consumer_asks_seldom,
-    ordered_consumer_asks_seldom,
-    unordered_consumer_that_counts_asks_seldom,
-    ordered_consumer_that_counts_asks_seldom,
+    consumer_asks_seldom,
     row_that_is_overdue_and_held_is_looked_for_each_second,
     row_without_a_due_time_waits_for_the_poll,
     consumer_may_never_poll,
@@ -55,23 +52,21 @@ async fn rate(database: &Database, stream: &mut ConsumeStream) -> f64 {
     }
 }
 
-async fn unordered_consumer_asks_seldom<C: Client>() {
-    asks_seldom::<C>(Locking::Unordered, |query| query).await;
+async fn consumer_asks_seldom<C: Client>() {
+    let tracked = |query: PendingQuery<C::Row>| query.with_tracking(Tracking::new("messages"));
+    tokio::join!(
+        asks_seldom::<C>("unordered", Locking::Unordered, |query| query),
+        asks_seldom::<C>("ordered", Locking::Ordered, |query| query),
+        asks_seldom::<C>("unordered, counting", Locking::Unordered, tracked),
+        asks_seldom::<C>("ordered, counting", Locking::Ordered, tracked),
+    );
 }
 
-async fn ordered_consumer_asks_seldom<C: Client>() {
-    asks_seldom::<C>(Locking::Ordered, |query| query).await;
-}
-
-async fn unordered_consumer_that_counts_asks_seldom<C: Client>() {
-    asks_seldom::<C>(Locking::Unordered, |query| query.with_tracking(Tracking::new("messages"))).await;
-}
-
-async fn ordered_consumer_that_counts_asks_seldom<C: Client>() {
-    asks_seldom::<C>(Locking::Ordered, |query| query.with_tracking(Tracking::new("messages"))).await;
-}
-
-async fn asks_seldom<C: Client>(locking: Locking, configure: fn(PendingQuery<C::Row>) -> PendingQuery<C::Row>) {
+async fn asks_seldom<C: Client>(
+    who: &str,
+    locking: Locking,
+    configure: fn(PendingQuery<C::Row>) -> PendingQuery<C::Row>,
+) {
     let query = || configure(messages::<C>("a", locking).with_poll_interval(NEVER).with_max_deliveries(1));
     let idle = async {
         let database = database().await;
@@ -96,9 +91,9 @@ async fn asks_seldom<C: Client>(locking: Locking, configure: fn(PendingQuery<C::
     };
     let (idle, full, waits) = tokio::join!(idle, full, waits);
     eprintln!(
-        "{locking:?}: transactions a second: {idle:.1} idle, {full:.1} at its limit, {waits:.1} while others hold the row"
+        "{who}: transactions a second: {idle:.1} idle, {full:.1} at its limit, {waits:.1} while others hold the row"
     );
-    assert!(idle < 1.0 && full < 1.0 && waits < 6.0);
+    assert!(idle < 1.0 && full < 1.0 && waits < 6.0, "{who}: {idle}, {full}, {waits}");
 }
 
 async fn row_that_is_overdue_and_held_is_looked_for_each_second<C: Client>() {
