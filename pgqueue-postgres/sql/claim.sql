@@ -338,6 +338,36 @@ begin
 end
 $$;
 
+-- The lanes of a subscription by key where a look may find something or take the cursor on, from `v_first` on and round: neither
+-- those that are in hand, nor those that have nothing above their cursor, which most are. Stable: through the snapshot of the
+-- statement that calls it, so that nothing is missed that a look then would have found.
+create function pgqueue.promising_lanes(s pgqueue.subscription, v_lanes int, v_first int, v_now timestamptz) returns int[]
+language plpgsql stable
+as $$
+begin
+  return array(
+    select c.lane
+    from generate_series(0, v_lanes - 1) u (n)
+    cross join lateral (
+      select * from pgqueue.cursor where subscription = s.id and lane = (v_first + u.n) % v_lanes - 1 order by n desc limit 1
+    ) c
+    left join lateral (
+      select id, ready_at from pgqueue.lease
+      where subscription = s.id and lane = c.lane and lane >= 0 and id >= c.floor
+      order by ready_at is not null, rank, ids[1] limit 1
+    ) l on true
+    where case when l.id is not null then l.ready_at is not null
+               else c.lane < 0 or s.selector is not null or c.late_seen is not null or c.cut > 0 or pgqueue.is_beyond(c.seen)
+                 or pg_snapshot_xmin(c.seen) < c.upto -- some who were at work then may have come late
+                 or (select true from pgqueue.log where topic = s.topic and bucket = c.lane and bucket >= 0 and id > c.top order by bucket, id limit 1)
+                 or (c.moved_at < v_now - interval '1 second'
+                     and (select true from pgqueue.log where topic = s.topic and id > c.top order by id limit 1))
+          end
+    order by u.n
+  );
+end
+$$;
+
 create type pgqueue.claimed as (
   lease        bigint,                             -- null in the last row, which only says what to expect next
   lane         int,
@@ -393,9 +423,10 @@ declare
   v_standing text;
   v_is_stable boolean;
   v_is_total boolean;                              -- that too
-  v_lanes int := 0;
+  v_lanes int[] := '{}';                           -- to look at, one after the other
   v_lane int;
   v_left int := v_most;
+  v_share int;                                     -- how many of them one lane may have, so that several go at the same time
   v_looked pgqueue.looked;
   v_found pgqueue.looked[] := '{}';
   v_retries bigint[] := '{}';                      -- leases of ordered lanes to hand out again
@@ -447,27 +478,22 @@ begin
     v_is_active := v_standing = 'active';
     v_busy := v_standing = 'busy';
   end if;
-  if not v_is_active then
-    v_lanes := 0;
-  elsif s.ordering = 'by key' then
-    v_lanes := (select buckets from pgqueue.topic where id = s.topic);
-  elsif v_is_total then
-    v_lanes := 1;
+  if not v_is_total and v_is_active and not v_fresh_first then
+    v_held := pgqueue.hold_ready(s, v_owner, v_token, v_most, v_suspects);
   end if;
-  if not v_is_total and v_is_active then
-    v_lanes := v_lanes + 1;                        -- what has no order
-    if not v_fresh_first then
-      v_held := pgqueue.hold_ready(s, v_owner, v_token, v_most, v_suspects);
-    end if;
-    if pg_current_xact_id_if_assigned() is not null then
-      v_lanes := 0;
-      v_busy := v_held = '{}';                     -- others were faster; too late to look, as our transaction id is drawn
-    end if;
+  if not v_is_total and v_is_active and pg_current_xact_id_if_assigned() is not null then
+    v_busy := v_held = '{}';                       -- others were faster; too late to look, as our transaction id is drawn
+  elsif v_is_active then
+    v_lanes := case s.ordering
+      when 'unordered' then '{-1}'
+      when 'by key' then pgqueue.promising_lanes(s, (select buckets from pgqueue.topic where id = s.topic) + 1, v_first_lane, v_now)
+      else '{0}'
+    end;
   end if;
 
   -- Look at lane after lane without writing: `upto` must be drawn after the last look.
-  for i in 0 .. v_lanes - 1 loop
-    v_lane := (v_first_lane + i) % v_lanes - case when v_is_total then 0 else 1 end;
+  for i in 1 .. cardinality(v_lanes) loop
+    v_lane := v_lanes[i];
     if not pg_try_advisory_xact_lock(pgqueue.lane_key(s.id, v_lane)) then
       v_busy := true;
       continue;
@@ -506,8 +532,9 @@ begin
       end if;
     end if;
 
-    v_looked := case when v_is_stable then pgqueue.look_stable(s, c, v_left) else pgqueue.look(s, c, l.rank, v_left) end;
-    v_more := v_more or coalesce((v_looked).more, false);
+    v_share := least(v_left, greatest(8, v_left / (cardinality(v_lanes) - i + 1)));
+    v_looked := case when v_is_stable then pgqueue.look_stable(s, c, v_share) else pgqueue.look(s, c, l.rank, v_share) end;
+    v_more := v_more or coalesce((v_looked).more, false) or cardinality((v_looked).ids) = v_share;
     if (v_looked).ids <> '{}' then
       v_left := v_left - cardinality((v_looked).ids);
       v_found := v_found || v_looked;

@@ -95,7 +95,8 @@ create function pgqueue.settle(
   v_verdicts     int[],
   v_deliveries   int[],                            -- what was delivered together comes back together
   v_delays_ms    bigint[],                         -- null: by the backoff
-  v_reasons      text[]
+  v_reasons      text[],
+  v_ring         boolean default true              -- false: the caller takes itself what a lane held back that is free now
 )
 returns table (refused_lease bigint, refused_token uuid, refused_id bigint)
 language plpgsql security definer
@@ -114,12 +115,15 @@ declare
   v_gone bigint[];
   v_gone_tokens uuid[];
   v_kept bigint[];
-  v_ring boolean := false;
+  v_size int;
+  v_rings_for_lanes boolean;
+  v_rings boolean := false;
 begin
   select * into s from pgqueue.subscription where id = v_subscription;
   if not found then
     raise exception 'subscription % does not exist', v_subscription using errcode = 'PQ002';
   end if;
+  v_rings_for_lanes := v_ring and s.ordering <> 'unordered';
 
   if v_done <> '{}' then
     with gone as (
@@ -138,7 +142,7 @@ begin
     return query
       select d.id, d.token, null::bigint from unnest(v_done, v_done_tokens) d (id, token)
       where not exists (select from unnest(v_gone, v_gone_tokens) g (id, token) where g.id = d.id and g.token = d.token);
-    v_ring := s.ordering <> 'unordered';           -- the next of the lane may go
+    v_rings := v_rings_for_lanes;                  -- the next of the lane may go
   end if;
 
   for a in
@@ -195,11 +199,19 @@ begin
       using unnest(a.ids, a.verdicts) u (id, verdict)
       where u.verdict = 0 and k.subscription = s.id and k.id = u.id;
     end if;
-    perform pgqueue.shorten(l, a.ids);
-    v_ring := v_ring or a.comes_back or s.ordering <> 'unordered';
+    v_size := cardinality(a.ids);
+    if v_size < cardinality(l.ids) and a.ids = l.ids[:v_size] then
+      -- As ordered lanes do, one after the other.
+      update pgqueue.lease
+      set ids = l.ids[v_size + 1:], prior = l.prior[v_size + 1:], rank = case when l.rank = l.ids[1] then l.ids[v_size + 1] else l.rank end
+      where id = l.id;
+    else
+      perform pgqueue.shorten(l, a.ids);
+    end if;
+    v_rings := v_rings or a.comes_back or (v_rings_for_lanes and a.ids @> l.ids);
   end loop;
 
-  if v_ring then
+  if v_rings then
     perform pgqueue.ring(s.topic);
   end if;
 end

@@ -128,6 +128,11 @@ impl State {
         self.more && !self.claiming && self.held.buffered() <= half
     }
 
+    /// Whether what is in hand waits for lanes, and a look would find nothing besides.
+    fn waits_for_lanes(&self) -> bool {
+        self.held.buffered() > 0 && !self.more && !self.held.has_freed
+    }
+
     /// Whether nothing is left to be done: it was killed, or it is closing and has settled everything.
     fn is_done(&self) -> bool {
         match self.phase {
@@ -233,6 +238,11 @@ impl<C: Client> Consumer<C> {
         pulse::ensure_beats(&self.shared);
     }
 
+    /// Whether there is a stream that fetches when there may be something.
+    fn is_listening(&self) -> bool {
+        self.changed.receiver_count() > 0
+    }
+
     fn lives(&self) -> bool {
         self.lock().phase != Phase::Over
     }
@@ -251,7 +261,13 @@ impl<C: Client> Consumer<C> {
         if let Some(delivery) = self.pop()? {
             return Ok(Some(delivery));
         }
-        let gather_until = self.lock().gather_until;
+        let (waits_for_lanes, gather_until) = {
+            let state = self.lock();
+            (state.waits_for_lanes(), state.gather_until)
+        };
+        if waits_for_lanes && self.is_listening() {
+            return Ok(None); // what else comes wakes it up
+        }
         tokio::time::sleep_until(gather_until).await;
         self.look(false).await?;
         self.pop()

@@ -8,7 +8,7 @@ pub(crate) const CLAIM: &str = "\
     from pgqueue.claim($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 pub(crate) const SETTLE: &str =
-    "select refused_lease, refused_token, refused_id from pgqueue.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    "select refused_lease, refused_token, refused_id from pgqueue.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
 pub(crate) const SETTLE_IN: &str = "select pgqueue.settle_in($1, $2, $3)";
 

@@ -15,6 +15,7 @@ mod dedup;
 mod durable;
 mod idle;
 mod laggards;
+mod lanes;
 mod lifecycle;
 mod listener;
 mod losses;

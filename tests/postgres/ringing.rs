@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures::{StreamExt, channel::mpsc, future::join_all, stream};
-use pgqueue_core::{NewMessage, PublisherExt};
+use pgqueue_core::{NewMessage, Order, PublisherExt};
 use pgqueue_postgres::{Client, Options, PgQueue};
 use pgqueue_testserver::Database;
 use tokio_postgres::{AsyncMessage, NoTls, Notification};
@@ -19,6 +19,7 @@ use crate::{
 on_both_clients!(
     nobody_is_rung_for_where_nobody_sleeps,
     who_is_busy_is_not_rung_for,
+    who_goes_on_with_a_lane_rings_for_nobody,
     of_many_that_publish_at_once_one_rings,
     a_transaction_rings_once_however_much_it_publishes,
     nobody_rings_while_the_servers_queue_is_half_full,
@@ -116,6 +117,28 @@ async fn who_is_busy_is_not_rung_for<C: Client>() {
     publish_number(&queue, 1001).await;
     next(&mut stream).await.ok().await.unwrap();
     assert_eq!(rings.count().await, 1);
+}
+
+/// Another consumer sleeps meanwhile, which would find the lane in hand.
+async fn who_goes_on_with_a_lane_rings_for_nobody<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    let queue = rarely_looking(queue);
+    let subscription = invoices().with_order(Order::Total).with_lease(RARELY);
+    let mut stream = consume(&queue, subscription.clone()).await;
+    publish_numbers(&queue, 0..5).await;
+    let mut held = next(&mut stream).await;
+    let mut other = consume(&queue, subscription).await;
+    asleep(&database, &mut other).await;
+    let mut rings = Rings::of(&database).await;
+    for n in 1..5 {
+        held.ok().await.unwrap();
+        held = next(&mut stream).await;
+        assert_eq!(number(&held), n);
+    }
+    assert_eq!(rings.count().await, 0, "the lane was never free");
+    drop(stream);
+    held.ok().await.unwrap();
+    assert_eq!(rings.count().await, 1, "it is, and who had it will not look");
 }
 
 /// Makes all that publish wait in their commits while the test holds the lock.

@@ -68,6 +68,7 @@ pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
             state.claiming = false;
             state.claimed += 1;
             state.more &= !failed; // whoever needs more looks again, and hears why it fails
+            state.held.has_freed |= failed;
         }
         consumer.to_settle.notify_one(); // the consumer may be about to end
     }
@@ -98,7 +99,8 @@ fn answer<C: Client>(consumer: &Consumer<C>, lookers: Vec<Looker>, looked: Resul
 async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Looker]) -> Result<Looked> {
     let found = consumer.find().await?;
     let (buffered, armed) = {
-        let state = consumer.lock();
+        let mut state = consumer.lock();
+        state.held.has_freed = false;
         (state.held.buffered(), state.armed.map(|armed| armed.id))
     };
     let arming = lookers.iter().any(|looker| looker.arming);

@@ -83,6 +83,10 @@ pub(crate) struct Held {
     pub(crate) out: usize,
     /// Counts what became deliverable, so that it is announced once.
     pub(crate) arrivals: u64,
+    /// How many runs were taken in.
+    pub(crate) runs_taken: u64,
+    /// Whether a lane became free, or something was given back, since the last look began: another may find it.
+    pub(crate) has_freed: bool,
 }
 
 /// What is handed out as one.
@@ -107,6 +111,7 @@ impl Held {
         let unsettled = run.messages.len();
         self.buffered += unsettled;
         self.arrivals += 1;
+        self.runs_taken += 1;
         self.leases.insert(run.lease, Lease { lane: run.lane, unsettled, lost: watch::Sender::new(false) });
         self.runs.push_back(run);
     }
@@ -162,6 +167,7 @@ impl Held {
     pub(crate) fn came_back(&mut self, lease: LeaseId, messages: usize) {
         self.release_rest(lease);
         self.settled(lease, messages);
+        self.has_freed = true;
     }
 
     /// Gives back what was not delivered, of the runs that `which` names.
@@ -180,12 +186,14 @@ impl Held {
         let Some(held) = self.leases.get_mut(&lease) else { return };
         held.unsettled = held.unsettled.saturating_sub(messages);
         let lane = held.lane;
-        if held.unsettled == 0 {
+        let has_ended = held.unsettled == 0;
+        if has_ended {
             self.leases.remove(&lease);
         }
         if let Some(lane) = lane {
             self.lanes_out.remove(&lane);
             self.arrivals += 1; // the next of its lane may go
+            self.has_freed |= has_ended;
         }
     }
 
@@ -197,6 +205,7 @@ impl Held {
             self.lanes_out.remove(&lane);
             self.arrivals += 1; // the next of its lane may go
         }
+        self.has_freed = true;
         self.runs.retain(|run| {
             if run.lease == lease {
                 self.buffered -= run.messages.len();

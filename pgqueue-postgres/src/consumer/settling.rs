@@ -56,6 +56,7 @@ pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>, _presence: Presen
             look = FIRST_LOOK;
             let may_free = answers.iter().any(|answer| answer.verdict != Verdict::Ok);
             settle(&consumer, answers).await;
+            consumer.lock().held.has_freed |= may_free;
             if may_free || consumer.wanted.order() != Order::Unordered {
                 consumer.changed.send_replace(());
             }
@@ -169,6 +170,8 @@ async fn send<C: Client>(consumer: &Arc<Consumer<C>>, answers: &[Answer]) -> Res
             Parameter::array(rows.iter().map(|(number, _, _)| i32::try_from(*number).ok()))?,
             Parameter::array(rows.iter().map(|(_, answer, _)| delay_ms(&answer.verdict)))?,
             Parameter::array(each(reason))?,
+            // Where everything is out that may be, a look follows.
+            Parameter::new(!consumer.is_listening() || state.held.has_deliverable()),
         ]
     };
     let rows = consumer.query(statement::SETTLE, &parameters).await?;

@@ -17,8 +17,9 @@ use crate::{
 /// After a look that another consumer's claim may have disturbed, at most.
 const BUSY: Duration = Duration::from_millis(2);
 
-/// The pauses between looks of a consumer that stays awake for a while after something came. Who is awake need not be rung for,
-/// which would cost publishers their concurrency: of the transactions that notify, PostgreSQL commits one at a time.
+/// The pauses between looks of a consumer that stays awake for a while after something came, and before it goes to sleep. Who is
+/// awake need not be rung for, which would cost publishers their concurrency: of the transactions that notify, PostgreSQL commits
+/// one at a time.
 const AWAKE: [Duration; 4] =
     [Duration::from_millis(1), Duration::from_millis(2), Duration::from_millis(4), Duration::from_millis(8)];
 
@@ -38,6 +39,8 @@ struct Listening<C: Client> {
     found: Arc<Found>,
     /// What had arrived when the consumer was last told.
     announced: u64,
+    /// How many runs had been taken in when it was last here.
+    runs_taken: u64,
     /// How many of the looks awake are done.
     awake: usize,
     /// How often it has looked since something came.
@@ -63,15 +66,19 @@ pub(crate) async fn wakeups<C: Client>(consumer: Arc<Consumer<C>>) -> Result<Wak
     let found = consumer.find().await?;
     let bell = consumer.shared.listener.subscribe_bell(&found.channel).await?;
     let now = Instant::now();
-    let announced = consumer.lock().held.arrivals;
+    let (announced, runs_taken) = {
+        let state = consumer.lock();
+        (state.held.arrivals, state.held.runs_taken)
+    };
     let mut listening = Listening {
         changed: consumer.changed.subscribe(),
         announced,
+        runs_taken,
         _presence: consumer.shared.pulse.listen(),
         consumer,
         bell,
         found,
-        awake: AWAKE.len(),
+        awake: AWAKE.len() - 1,
         looks: 0,
         sleep_until: now,
         refused: false,
@@ -99,35 +106,40 @@ impl<C: Client> Listening<C> {
             self.sleep_until = self.sleep_until.min(Instant::now() + AWAKE[0]); // what was fetched meanwhile woke it
         }
         loop {
-            let (deliverable, arrivals) = {
+            let (deliverable, arrivals, runs_taken, waits_for_lanes) = {
                 let state = self.consumer.lock();
-                (state.held.has_deliverable(), state.held.arrivals)
+                let held = &state.held;
+                (held.has_deliverable(), held.arrivals, held.runs_taken, state.waits_for_lanes())
             };
+            if runs_taken != self.runs_taken {
+                self.runs_taken = runs_taken;
+                // Who has enough to do looks for more only now and then.
+                self.awake = if waits_for_lanes { AWAKE.len() - 1 } else { 0 };
+                self.looks = 0;
+                self.sleep_until = Instant::now() + AWAKE[self.awake];
+            }
             if arrivals != self.announced {
                 self.announced = arrivals;
-                self.awake = 0;
-                self.looks = 0;
-                self.sleep_until = Instant::now() + AWAKE[0];
                 if deliverable {
                     return Ok(wakeup);
                 }
             }
             if !deliverable && Instant::now() >= self.sleep_until {
-                let is_awake = self.awake < AWAKE.len();
+                let is_awake = self.awake < AWAKE.len() - 1;
                 let looked = if is_awake { self.consumer.look(false).await? } else { self.arm_and_look().await? };
                 self.refused = false;
                 if looked.messages == 0 {
                     self.awake += usize::from(is_awake);
-                    let pause = AWAKE.get(self.awake).copied();
-                    let pause = if is_awake { pause.unwrap_or_default() } else { self.pause(looked) };
+                    let pause = if is_awake { AWAKE[self.awake] } else { self.pause(looked) };
                     self.sleep_until = Instant::now() + pause;
                 }
                 continue;
             }
             match self.wait(deliverable).await {
+                Woken::Rung if self.consumer.lock().armed.is_none() => {} // for others: this one looks before it sleeps
                 Woken::Rung => {
                     wakeup = Wakeup::Notified;
-                    // Once now, and once more if another consumer was faster.
+                    // Once now, and if another consumer was faster not at once again.
                     self.awake = self.awake.min(AWAKE.len() - 2);
                     self.looks = 0;
                     self.sleep_until = Instant::now();
@@ -135,7 +147,9 @@ impl<C: Client> Listening<C> {
                 Woken::Reconnected => return Ok(Wakeup::Reconnected),
                 Woken::Changed => {
                     // An answer may have made room in a lane, or something due sooner.
-                    self.sleep_until = Instant::now();
+                    if self.consumer.lock().held.has_freed {
+                        self.sleep_until = Instant::now();
+                    }
                 }
                 Woken::Told => {
                     wakeup = Wakeup::Tick;

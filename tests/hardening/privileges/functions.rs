@@ -20,7 +20,7 @@ const CALLERS_RIGHTS: [(&str, &str); 2] = [
 
 /// What has no names of its own pinned: the settings of whoever calls it hold, which spares each call a change of settings. None of
 /// it may be called by a role, but what is listed above.
-const CALLERS_NAMES: [&str; 45] = [
+const CALLERS_NAMES: [&str; 46] = [
     "activate",
     "beginnings",
     "bucket",
@@ -59,6 +59,7 @@ const CALLERS_NAMES: [&str; 45] = [
     "outcomes",
     "parsed",
     "payload_json",
+    "promising_lanes",
     "selects",
     "set_out",
     "split",

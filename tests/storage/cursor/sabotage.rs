@@ -11,7 +11,7 @@ pub(crate) struct Sabotage {
     pub(crate) edits: &'static [(&'static str, &'static str)],
 }
 
-pub(crate) const SABOTAGES: [Sabotage; 19] = [
+pub(crate) const SABOTAGES: [Sabotage; 22] = [
     Sabotage {
         name: "no pulse tells of latecomers that were in progress",
         seed: 0,
@@ -50,7 +50,7 @@ pub(crate) const SABOTAGES: [Sabotage; 19] = [
     },
     Sabotage {
         name: "the cursor is read before the lock",
-        seed: 41,
+        seed: 58,
         function: "claim",
         edits: &[
             (
@@ -67,9 +67,27 @@ pub(crate) const SABOTAGES: [Sabotage; 19] = [
     },
     Sabotage {
         name: "upto is drawn before the look",
-        seed: 1,
+        seed: 2,
         function: "claim",
-        edits: &[("for i in 0 .. v_lanes - 1 loop", "v_xact := pg_current_xact_id();\nfor i in 0 .. v_lanes - 1 loop")],
+        edits: &[("for i in 1 ..", "v_xact := pg_current_xact_id();\nfor i in 1 ..")],
+    },
+    Sabotage {
+        name: "no look is made for latecomers",
+        seed: 6,
+        function: "promising_lanes",
+        edits: &[("or pg_snapshot_xmin(c.seen) < c.upto", "")],
+    },
+    Sabotage {
+        name: "no look is made for retries",
+        seed: 3,
+        function: "promising_lanes",
+        edits: &[("then l.ready_at is not null", "then false")],
+    },
+    Sabotage {
+        name: "no look takes an empty lane on",
+        seed: 6,
+        function: "promising_lanes",
+        edits: &[("c.moved_at < v_now - interval '1 second'", "false")],
     },
     Sabotage {
         name: "seen is of a later statement",
@@ -91,7 +109,7 @@ pub(crate) const SABOTAGES: [Sabotage; 19] = [
     },
     Sabotage {
         name: "latecomers beyond the limit are forgotten",
-        seed: 1,
+        seed: 9,
         function: "look",
         edits: &[("if cardinality(v_late) > v_most then", "v_late := v_late[1:v_most];\nif false then")],
     },
@@ -118,7 +136,7 @@ pub(crate) const SABOTAGES: [Sabotage; 19] = [
     },
     Sabotage {
         name: "trimming forgets the leases",
-        seed: 6,
+        seed: 8,
         function: "trim",
         edits: &[("where subscription = s.id and not kept", "where subscription = s.id and false")],
     },
