@@ -9,7 +9,7 @@ use crate::drivers::DriverName;
 /// What a benchmark can be told, as arguments of a program.
 #[derive(Clone, Debug, Args)]
 pub struct Arguments {
-    /// The PostgreSQL client, of the queue and of what it is compared to.
+    /// The PostgreSQL client, of the queue and of what it is compared to; or the queue in memory, which is measured by itself.
     #[arg(long, default_value = "tokio-postgres")]
     pub(crate) driver: DriverName,
     /// How many messages a backlog has [default: 200,000 to drain, 100,000 to publish and consume at once or to drain by key, 1,000,000 to claim from, catch up with or select from].

@@ -1,9 +1,13 @@
 //! The queue, and what one would write by hand, as [`Contender`]s that others can be put beside.
 
+use pgqueue_core::Order;
+
 use crate::{
     drivers::TokioPostgresDriver,
     harness::Contender,
-    scenarios::{drain as draining, latency as waiting, publish as publishing},
+    scenarios::{
+        drain as draining, end_to_end as working, latency as waiting, order as ordering, publish as publishing,
+    },
 };
 
 pub use draining::By;
@@ -42,6 +46,30 @@ pub fn drain_by_hand(by: By, messages: usize, size: usize, consumers: usize) -> 
     Contender::new(who, move |m| draining::by_hand::<TokioPostgresDriver>(m, by, messages, size, consumers))
         .with("consumers", consumers)
         .with("messages", messages)
+}
+
+/// The queue: two publish batch after batch, and so many subscriptions, each with a consumer, get everything.
+#[must_use]
+pub fn end_to_end(messages: usize, batch: usize, size: usize, subscriptions: usize) -> Contender {
+    let go = working::Go { messages, batch, size, subscriptions, consumers: 1 };
+    Contender::new("pgqueue", move |m| working::measure::<TokioPostgresDriver>(m, go))
+        .with("batch", batch)
+        .with("messages", messages)
+        .with("subscriptions", subscriptions)
+}
+
+/// The keys of so many messages, of which few are frequent; always the same.
+#[must_use]
+pub fn keys(messages: usize) -> Vec<String> {
+    ordering::keys(messages).map(ordering::name).collect()
+}
+
+/// The queue: so many consumers work off a backlog in order by key.
+#[must_use]
+pub fn order(messages: usize, size: usize, consumers: usize) -> Contender {
+    let go = ordering::Go { order: Order::ByKey, messages, size, consumers, batch: 1 };
+    let run = move |m| ordering::measure::<TokioPostgresDriver>(m, go);
+    Contender::new("pgqueue, by key", run).with("consumers", consumers).with("messages", messages)
 }
 
 /// The queue: from when a message is due to be published to the handler of an idle consumer.

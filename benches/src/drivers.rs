@@ -20,6 +20,8 @@ pub enum DriverName {
     TokioPostgres,
     /// sqlx.
     Sqlx,
+    /// None: the queue in memory.
+    Memory,
 }
 
 pub(crate) trait Driver: Send + Sync + 'static {

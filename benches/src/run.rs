@@ -20,6 +20,7 @@ pub async fn run(scenario: Scenario, arguments: Arguments) -> Result<()> {
     match driver {
         DriverName::TokioPostgres => run_with::<TokioPostgresDriver>(&mut bench, scenario).await?,
         DriverName::Sqlx => run_with::<SqlxDriver>(&mut bench, scenario).await?,
+        DriverName::Memory => scenarios::in_memory::run(&mut bench, scenario).await?,
     }
     bench.finish()
 }

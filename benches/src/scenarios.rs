@@ -7,6 +7,7 @@ pub(crate) mod drain;
 pub(crate) mod end_to_end;
 pub(crate) mod fan_out;
 pub(crate) mod idle;
+pub(crate) mod in_memory;
 pub(crate) mod latency;
 pub(crate) mod notify_cost;
 pub(crate) mod order;

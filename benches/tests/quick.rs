@@ -17,6 +17,22 @@ fn a_held_horizon_is_measured() {
 }
 
 #[test]
+fn the_queue_in_memory_is_measured_by_itself() {
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_pgqueue-bench"));
+    let bench = bench.args(["all", "--driver", "memory", "--quick", "--json"]).output().unwrap();
+    assert!(bench.status.success(), "{}", String::from_utf8_lossy(&bench.stderr));
+    let lines = String::from_utf8(bench.stdout).unwrap();
+    let measured: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let scenarios: BTreeSet<_> = measured.iter().map(|one| one["scenario"].as_str().unwrap()).collect();
+    assert_eq!(scenarios, BTreeSet::from(["drain", "end-to-end", "latency", "order", "publish"]));
+
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_pgqueue-bench"));
+    let bench = bench.args(["pinned", "--driver", "memory", "--quick"]).output().unwrap();
+    let said = String::from_utf8_lossy(&bench.stderr);
+    assert!(!bench.status.success() && said.contains("Pinned is about PostgreSQL"), "{said}");
+}
+
+#[test]
 fn every_scenario_reports_as_json() {
     let charts = tempfile::tempdir().unwrap();
     let mut bench = Command::new(env!("CARGO_BIN_EXE_pgqueue-bench"));

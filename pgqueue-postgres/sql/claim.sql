@@ -338,8 +338,27 @@ begin
 end
 $$;
 
+-- Whether anything is in the log, for this lane or others, that committed late: of transactions in progress when the cursor last looked,
+-- and of those that began before its `upto` was drawn. Not by `exists`, which forgets the order that leads to the index.
+create function pgqueue.has_latecomers(s pgqueue.subscription, c pgqueue.cursor) returns boolean
+language plpgsql stable
+as $$
+begin
+  return (
+      select true from pg_snapshot_xip(c.seen) u (xact)
+      cross join lateral (select from pgqueue.log where topic = s.topic and xact = u.xact order by xact, id limit 1) l
+      limit 1
+    )
+    or (
+      select true from pgqueue.log
+      where topic = s.topic and xact >= pg_snapshot_xmax(c.seen) and xact < c.upto
+      order by xact, id limit 1
+    );
+end
+$$;
+
 -- The lanes of a subscription by key where a look may find something or take the cursor on, from `v_first` on and round: neither
--- those that are in hand, nor those that have nothing above their cursor, which most are. Stable: through the snapshot of the
+-- those that are in hand, nor those that have nothing new, which most are. Stable: through the snapshot of the
 -- statement that calls it, so that nothing is missed that a look then would have found.
 create function pgqueue.promising_lanes(s pgqueue.subscription, v_lanes int, v_first int, v_now timestamptz) returns int[]
 language plpgsql stable
@@ -357,10 +376,11 @@ begin
       order by ready_at is not null, rank, ids[1] limit 1
     ) l on true
     where case when l.id is not null then l.ready_at is not null
-               else c.lane < 0 or s.selector is not null or c.late_seen is not null or c.cut > 0 or pgqueue.is_beyond(c.seen)
-                 or pg_snapshot_xmin(c.seen) < c.upto -- some who were at work then may have come late
+               else s.selector is not null or c.late_seen is not null or c.cut > 0 or pgqueue.is_beyond(c.seen)
                  or (select true from pgqueue.log where topic = s.topic and bucket = c.lane and bucket >= 0 and id > c.top order by bucket, id limit 1)
-                 or (c.moved_at < v_now - interval '1 second'
+                 or (pg_snapshot_xmin(c.seen) < c.upto and (c.moved_at < v_now - interval '1 second' or pgqueue.has_latecomers(s, c)))
+                 -- What has no key is in no index by bucket; and what is for others is kept until this lane has passed it.
+                 or ((c.lane < 0 or c.moved_at < v_now - interval '1 second')
                      and (select true from pgqueue.log where topic = s.topic and id > c.top order by id limit 1))
           end
     order by u.n

@@ -38,18 +38,7 @@ begin
     );
   end if;
   -- Also what is for others: until this lane has passed it, it is kept.
-  return (select true from pgqueue.log where topic = s.topic and id > c.top order by id limit 1)
-    -- What committed late, of transactions in progress then and of those that began before `upto` was drawn.
-    or (
-      select true from pg_snapshot_xip(c.seen) u (xact)
-      cross join lateral (select from pgqueue.log where topic = s.topic and xact = u.xact order by xact, id limit 1) l
-      limit 1
-    )
-    or (
-      select true from pgqueue.log
-      where topic = s.topic and xact >= pg_snapshot_xmax(c.seen) and xact < c.upto
-      order by xact, id limit 1
-    );
+  return (select true from pgqueue.log where topic = s.topic and id > c.top order by id limit 1) or pgqueue.has_latecomers(s, c);
 end
 $$;
 

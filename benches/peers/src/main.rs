@@ -30,8 +30,12 @@ enum Scenario {
     Publish,
     /// Working off a backlog.
     Drain,
+    /// Publishing and consuming at the same time, where everything is for several.
+    EndToEnd,
     /// From when a message is due to the handler of an idle consumer.
     Latency,
+    /// Working off in order by key.
+    Order,
     /// All of these.
     All,
 }
@@ -47,6 +51,12 @@ async fn main() -> Result<()> {
     }
     if is_asked(Scenario::Drain) {
         scenarios::drain::run(&mut bench, &only).await?;
+    }
+    if is_asked(Scenario::EndToEnd) {
+        scenarios::end_to_end::run(&mut bench, &only).await?;
+    }
+    if is_asked(Scenario::Order) {
+        scenarios::order::run(&mut bench, &only).await?;
     }
     if is_asked(Scenario::Latency) {
         scenarios::latency::run(&mut bench, &only).await?;

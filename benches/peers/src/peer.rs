@@ -14,6 +14,8 @@ pub(crate) enum Style {
     Once,
     /// As its documentation says it is fastest.
     Best,
+    /// The same where messages have keys and come in their order.
+    ByKey,
 }
 
 /// A queue in a database of its own.
@@ -44,4 +46,10 @@ pub(crate) trait Peer: Sized + Send + Sync + 'static {
     fn start(ready: Self::Ready) -> impl Future<Output = Result<Self::Working>> + Send;
 
     fn stop(working: Self::Working) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// A queue that hands out the messages of a key one after the other.
+pub(crate) trait ByKey: Peer {
+    /// Publishes messages, each with its key.
+    fn put_keyed(&self, messages: Vec<(&str, Vec<u8>)>) -> impl Future<Output = Result<()>> + Send;
 }

@@ -11,7 +11,7 @@ fn every_peer_reports_in_every_scenario() {
     assert!(bench.status.success(), "{}", String::from_utf8_lossy(&bench.stderr));
     let lines = String::from_utf8(bench.stdout).unwrap();
     let measured: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    for scenario in ["publish", "drain", "latency"] {
+    for scenario in ["publish", "drain", "end-to-end", "order", "latency"] {
         let of_this = measured.iter().filter(|one| one["scenario"] == scenario);
         let who: BTreeSet<_> = of_this.map(|one| one["who"].as_str().unwrap()).collect();
         for peer in ["apalis-postgres", "fang", "graphile_worker", "pgmq", "pgqueue", "sqlxmq", "underway"] {

@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use futures::TryStreamExt;
-use pgqueue_core::{Delivery, Message, Subscription, subscribe};
-use pgqueue_postgres::{Client, PgQueue};
+use pgqueue_core::{Delivery, Message, Publisher, Subscription, SubscriptionStore, subscribe};
 
 use super::{Measurement, Spent, Tally, number};
 
+/// A queue, whatever it keeps its messages in.
+pub(crate) trait Queue: SubscriptionStore + Publisher + Clone {}
+
+impl<Q: SubscriptionStore + Publisher + Clone> Queue for Q {}
+
 /// Consumes until the tally is complete, and answers each delivery by itself; `concurrency` handlers run at a time.
-pub(crate) async fn consume<C: Client>(
-    queue: PgQueue<C>,
+pub(crate) async fn consume<Q: Queue>(
+    queue: Q,
     subscription: Subscription,
     concurrency: usize,
     tally: Arc<Tally>,
@@ -21,9 +25,9 @@ pub(crate) async fn consume<C: Client>(
 
 /// Works off with so many consumers what a subscription gets, until nothing is left, and returns what that took. `place` tells the
 /// place of a message in the tally.
-pub(crate) async fn work_off<C: Client>(
+pub(crate) async fn work_off<Q: Queue>(
     m: &Measurement,
-    queue: &PgQueue<C>,
+    queue: &Q,
     subscription: &Subscription,
     consumers: usize,
     concurrency: usize,
@@ -50,14 +54,14 @@ pub(crate) async fn work_off<C: Client>(
 }
 
 /// As [`consume`], of messages whose place in the tally `place` tells.
-async fn consume_as<C: Client>(
-    queue: PgQueue<C>,
+pub(crate) async fn consume_as<Q: Queue>(
+    queue: Q,
     subscription: Subscription,
     concurrency: usize,
     tally: Arc<Tally>,
     place: impl Fn(&Message) -> Result<usize> + Send + Sync,
 ) -> Result<()> {
-    let stream = subscribe(queue.subscription(subscription)).await?;
+    let stream = subscribe(queue.consumer(subscription)).await?;
     let complete = Arc::clone(&tally);
     let stream = stream.until(async move { complete.complete().await }).map_err(anyhow::Error::from);
     let handle = async |delivery: Delivery| {

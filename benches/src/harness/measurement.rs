@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use pgqueue_core::{NewMessage, Publisher, Retention, Subscription, Topic};
-use pgqueue_postgres::{Client, PgQueue};
+use pgqueue_postgres::PgQueue;
 use pgqueue_testserver::Server;
 
 use super::{meter::Meter, payload};
@@ -168,8 +168,8 @@ impl Measurement {
 }
 
 /// Loads a backlog of messages 0 to `count`, as `make` makes them, into the queue's topic.
-pub(crate) async fn load<C: Client>(
-    queue: &PgQueue<C>,
+pub(crate) async fn load(
+    queue: &impl Publisher,
     topic: &str,
     count: usize,
     make: impl Fn(usize) -> NewMessage,

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use pgqueue_testserver::Server;
 
-use super::cpu::Cpu;
+use super::{cpu::Cpu, peak};
 
 /// For how long to wait until those who have left are gone, and how often to look.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -32,11 +32,14 @@ pub struct Spent {
     /// How many commits the database had counted before.
     pub(super) commits_before: u64,
     pub(super) cpu: Option<Cpu>,
+    /// How much memory this process had at most, in MiB.
+    pub(super) peak: Option<f64>,
 }
 
 impl Meter {
     pub(super) async fn start(server: Arc<Server>, database: &str) -> Result<Self> {
         let (wal, commits, cpu) = (wal(&server).await?, commits(&server, database).await?, cpu(&server).await?);
+        peak::forget();
         Ok(Self { server, wal, commits, cpu, start: Instant::now() })
     }
 
@@ -49,7 +52,7 @@ impl Meter {
         let elapsed = self.start.elapsed();
         let cpu = cpu(&self.server).await?.zip(self.cpu).map(|(now, before)| now.since(before));
         let wal_bytes = wal(&self.server).await? - self.wal;
-        Ok(Spent { elapsed, wal_bytes, commits_before: self.commits, cpu })
+        Ok(Spent { elapsed, wal_bytes, commits_before: self.commits, cpu, peak: peak::read() })
     }
 }
 

@@ -10,9 +10,8 @@ use std::{
 
 use anyhow::Result;
 use pgqueue_core::{NewMessage, Publisher};
-use pgqueue_postgres::{Client, PgQueue};
 
-use super::{Measurement, Sample, Spent, TOPIC, payload};
+use super::{Measurement, Sample, Spent, TOPIC, Tally, WINDOW, keep_pace, payload};
 use crate::drivers::{Argument, Peer};
 
 /// For how long everybody publishes before the clock starts.
@@ -25,10 +24,13 @@ pub trait Sink: Send + 'static {
 }
 
 /// The queue.
-pub(crate) struct Ours<C: Client>(pub(crate) PgQueue<C>);
+pub(crate) struct Ours<Q>(pub(crate) Q);
+
+/// The queue, while somebody consumes as much.
+pub(crate) struct Consumed<Q>(pub(crate) Q, pub(crate) Arc<Tally>);
 
 /// The queue, with messages that have one of a thousand keys.
-pub(crate) struct Keyed<C: Client>(pub(crate) PgQueue<C>);
+pub(crate) struct Keyed<Q>(pub(crate) Q);
 
 /// A table of one's own.
 pub(crate) struct Bare<P> {
@@ -36,14 +38,24 @@ pub(crate) struct Bare<P> {
     pub(crate) insert: &'static str,
 }
 
-impl<C: Client> Sink for Ours<C> {
+impl<Q: Publisher + 'static> Sink for Ours<Q> {
     async fn put(&mut self, payloads: Vec<Vec<u8>>) -> Result<()> {
         self.0.publish(TOPIC, payloads.into_iter().map(NewMessage::new).collect()).await?;
         Ok(())
     }
 }
 
-impl<C: Client> Sink for Keyed<C> {
+impl<Q: Publisher + 'static> Sink for Consumed<Q> {
+    async fn put(&mut self, payloads: Vec<Vec<u8>>) -> Result<()> {
+        if let Some(first) = payloads.first() {
+            keep_pace(super::number(first)?, WINDOW, std::slice::from_ref(&self.1)).await?;
+        }
+        self.0.publish(TOPIC, payloads.into_iter().map(NewMessage::new).collect()).await?;
+        Ok(())
+    }
+}
+
+impl<Q: Publisher + 'static> Sink for Keyed<Q> {
     async fn put(&mut self, payloads: Vec<Vec<u8>>) -> Result<()> {
         let keyed = |payload: Vec<u8>| {
             let key = format!("customer-{}", super::number(&payload)? % 1000);

@@ -31,6 +31,8 @@ struct Line {
     cpu: Option<f64>,
     /// Of this process and of the server, in microseconds a message.
     cpu_each: Option<(f64, f64)>,
+    /// The memory of this process at most, in MiB.
+    peak: Option<f64>,
     ratio: Option<(String, f64)>,
     target: Option<Target>,
     /// Why nothing was measured.
@@ -82,7 +84,7 @@ impl Report {
             return Ok(());
         }
         let heads = [
-            "scenario", "who", "settings", "msgs/s", "p50 ms", "p99 ms", "WAL B", "commits", "CPU µs", "ratio",
+            "scenario", "who", "settings", "msgs/s", "p50 ms", "p99 ms", "WAL B", "commits", "CPU µs", "MiB", "ratio",
             "target", "to",
         ];
         let mut rows = vec![heads.map(str::to_owned)];
@@ -92,7 +94,7 @@ impl Report {
         let mut out = std::io::stdout().lock();
         for row in &rows {
             let cells = row.iter().zip(&widths).enumerate().map(|(at, (cell, width))| match at {
-                3..=9 => format!("{cell:>width$}"),
+                3..=10 => format!("{cell:>width$}"),
                 _ => format!("{cell:<width$}"),
             });
             writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
@@ -168,6 +170,7 @@ impl Line {
             commits: cost(&|costs| Some(costs.commits_per_message())),
             cpu: cost(&|costs| costs.cpu().map(|cpu| cpu.client + cpu.server)),
             cpu_each: client.zip(server),
+            peak: cost(&|costs| costs.peak()),
             ratio,
             target,
             absent: None,
@@ -186,6 +189,7 @@ impl Line {
             ("wal_bytes_per_msg", self.wal_bytes),
             ("commits_per_msg", self.commits),
             ("cpu_s", self.cpu),
+            ("client_mib", self.peak),
         ];
         for (name, value) in figures {
             if let Some(value) = value {
@@ -211,7 +215,7 @@ impl Line {
         self.settings.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
     }
 
-    fn cells(&self) -> [String; 12] {
+    fn cells(&self) -> [String; 13] {
         let number =
             |value: Option<f64>, digits: usize| value.map_or(String::new(), |value| format!("{value:.digits$}"));
         // What is counted in ones, such as the statements of an idle process, says little in whole ones.
@@ -226,6 +230,7 @@ impl Line {
             number(self.wal_bytes, 0),
             number(self.commits, 3),
             self.cpu_each.map_or(String::new(), |(client, server)| format!("{client:.0}+{server:.0}")),
+            number(self.peak, 0),
             number(self.ratio.as_ref().map(|(_, ratio)| *ratio), 2),
             self.target.map_or(String::new(), |target| self.goal(target)),
             match (&self.ratio, self.absent) {

@@ -28,6 +28,7 @@ pub(super) struct Costs {
     /// Known once everybody has left the database.
     commits: f64,
     cpu: Option<Cpu>,
+    peak: Option<f64>,
 }
 
 impl Sample {
@@ -52,9 +53,9 @@ impl Sample {
     /// Says what so many messages cost, if they are not those that were timed.
     #[must_use]
     pub fn costing(mut self, messages: usize, spent: Spent) -> Self {
-        let Spent { wal_bytes, commits_before, cpu, .. } = spent;
+        let Spent { wal_bytes, commits_before, cpu, peak, .. } = spent;
         let (messages, wal_bytes) = (messages as f64, wal_bytes as f64);
-        self.costs = Some(Costs { messages, wal_bytes, commits_before, commits: f64::NAN, cpu });
+        self.costs = Some(Costs { messages, wal_bytes, commits_before, commits: f64::NAN, cpu, peak });
         self
     }
 
@@ -105,6 +106,11 @@ impl Costs {
     /// The seconds of this process and of the server, in all.
     pub(super) fn cpu(&self) -> Option<Cpu> {
         self.cpu
+    }
+
+    /// The memory of this process, in MiB.
+    pub(super) fn peak(&self) -> Option<f64> {
+        self.peak
     }
 
     /// How many messages that was for.

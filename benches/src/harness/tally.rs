@@ -1,15 +1,18 @@
 //! [`Tally`]: whether every message arrived, and none twice.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
-use tokio::{sync::watch, time::timeout};
+use anyhow::{Context, Result, ensure};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
-/// How long to wait for what should have arrived.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long to wait for the next of what should have arrived.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Counts messages by their numbers.
 #[derive(Debug)]
@@ -59,7 +62,7 @@ impl Tally {
     }
 
     /// How many were answered so far.
-    pub(crate) fn count_settled(&self) -> usize {
+    pub fn count_settled(&self) -> usize {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).settled
     }
 
@@ -81,9 +84,17 @@ impl Tally {
         *self.complete.borrow()
     }
 
-    /// Resolves once all are answered, or never will be.
+    /// Resolves once all are answered, or never will be as none was for long.
     pub async fn complete(&self) {
-        timeout(PATIENCE, self.complete.subscribe().wait_for(|complete| *complete)).await.ok();
+        let mut complete = self.complete.subscribe();
+        let mut settled = None;
+        while timeout(PATIENCE, complete.wait_for(|complete| *complete)).await.is_err() {
+            let now = Some(self.count_settled());
+            if settled == now {
+                return;
+            }
+            settled = now;
+        }
     }
 
     /// Checks that every message arrived once, and returns when.
@@ -105,5 +116,55 @@ impl Tally {
             arrived.len(),
         );
         Ok(arrived)
+    }
+}
+
+/// How many messages publishers may be ahead of the slowest of those who consume, so that what waits stays little.
+pub const WINDOW: usize = 10_000;
+
+/// The pause of a publisher that is too far ahead, and for how long it takes them.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Waits while whoever is to publish message number `n` is more than so many ahead of one of the tallies.
+///
+/// # Errors
+///
+/// When it does not get better.
+pub async fn keep_pace(n: usize, window: usize, tallies: &[Arc<Tally>]) -> Result<()> {
+    let wait = async {
+        while tallies.iter().any(|tally| n > tally.count_settled() + window) {
+            sleep(PAUSE).await;
+        }
+    };
+    timeout(PATIENCE, wait).await.context("what is published is not consumed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn publishers_keep_pace_with_the_slowest() {
+        let tallies = [Arc::new(Tally::new(None)), Arc::new(Tally::new(None))];
+        keep_pace(WINDOW, WINDOW, &tallies).await.unwrap();
+        tallies[0].settled(1);
+        assert!(keep_pace(WINDOW + 1, WINDOW, &tallies).await.is_err());
+        tallies[1].settled(1);
+        keep_pace(WINDOW + 1, WINDOW, &tallies).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tally_is_waited_for_while_it_goes_on() {
+        let tally = Arc::new(Tally::new(Some(5)));
+        let going_on = Arc::clone(&tally);
+        tokio::spawn(async move {
+            for _ in 0..4 {
+                sleep(PATIENCE * 3 / 4).await;
+                going_on.settled(1);
+            }
+        });
+        let since = tokio::time::Instant::now();
+        tally.complete().await;
+        assert!(!tally.is_complete() && since.elapsed() > PATIENCE * 3, "{:?}", since.elapsed());
     }
 }

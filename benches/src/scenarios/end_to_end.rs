@@ -1,35 +1,25 @@
 //! Publishing and consuming at the same time, with one subscription and with several that all get everything.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use futures::future::{join_all, try_join_all};
 use pgqueue_core::{NewMessage, Publisher, Subscription};
-use pgqueue_postgres::{Client, PgQueue};
-use tokio::time::timeout;
 
 use crate::{
     drivers::Driver,
-    harness::{Bench, Contender, Measurement, Sample, TOPIC, Tally, Target, consume, payload},
+    harness::{
+        Bench, Contender, Measurement, Queue, Sample, TOPIC, Tally, Target, WINDOW, consume, keep_pace, payload,
+    },
 };
 
 const PUBLISHERS: usize = 2;
 
 /// How many messages a consumer has in hand and handles at the same time.
 const PREFETCH: usize = 1000;
-
-/// How many messages the publishers may be ahead of the slowest subscription, so that the backlog stays small.
-const WINDOW: usize = 10_000;
-
-/// The pause of a publisher that is too far ahead, and for how long it takes them.
-const PAUSE: Duration = Duration::from_millis(1);
-const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run<D: Driver>(bench: &mut Bench) -> Result<()> {
     let (messages, batch) = (bench.arguments.messages(100_000), bench.arguments.batch);
@@ -52,18 +42,22 @@ pub(crate) async fn run<D: Driver>(bench: &mut Bench) -> Result<()> {
 }
 
 #[derive(Clone, Copy)]
-struct Go {
-    messages: usize,
-    batch: usize,
-    size: usize,
-    subscriptions: usize,
+pub(crate) struct Go {
+    pub(crate) messages: usize,
+    pub(crate) batch: usize,
+    pub(crate) size: usize,
+    pub(crate) subscriptions: usize,
     /// Of each subscription.
-    consumers: usize,
+    pub(crate) consumers: usize,
 }
 
-async fn measure<D: Driver>(m: Measurement, go: Go) -> Result<Sample> {
-    let messages = m.scaled(go.messages);
+pub(crate) async fn measure<D: Driver>(m: Measurement, go: Go) -> Result<Sample> {
     let queue = m.queue::<D>(PUBLISHERS + 3 * go.subscriptions * go.consumers).await?;
+    measure_on(m, queue, go).await
+}
+
+pub(crate) async fn measure_on(m: Measurement, queue: impl Queue, go: Go) -> Result<Sample> {
+    let messages = m.scaled(go.messages);
     let names = (0..go.subscriptions).map(|n| format!("subscription {n}"));
     let subscriptions = names.map(|name| Subscription::new(name, TOPIC).with_prefetch(PREFETCH)).collect::<Vec<_>>();
     for subscription in &subscriptions {
@@ -94,8 +88,8 @@ async fn measure<D: Driver>(m: Measurement, go: Go) -> Result<Sample> {
 }
 
 /// Publishes batch after batch, and waits while that is too far ahead.
-async fn publish<C: Client>(
-    queue: PgQueue<C>,
+async fn publish(
+    queue: impl Publisher,
     messages: usize,
     go: Go,
     published: Arc<AtomicUsize>,
@@ -106,13 +100,7 @@ async fn publish<C: Client>(
         if first >= messages {
             return Ok(());
         }
-        let is_ahead = || tallies.iter().any(|tally| first > tally.count_settled() + WINDOW);
-        let wait = async {
-            while is_ahead() {
-                tokio::time::sleep(PAUSE).await;
-            }
-        };
-        timeout(PATIENCE, wait).await.context("a subscription is not consumed")?;
+        keep_pace(first, WINDOW, &tallies).await?;
         let batch = (first..messages.min(first + go.batch)).map(|n| NewMessage::new(payload(n, go.size)));
         queue.publish(TOPIC, batch.collect()).await?;
     }

@@ -10,46 +10,75 @@ use pgqueue_core::{Message, NewMessage, Order, Subscription};
 
 use crate::{
     drivers::Driver,
-    harness::{Bench, Contender, Measurement, Sample, TOPIC, Tally, Target, Zipf, load, number, payload, work_off},
+    harness::{
+        Bench, Contender, Measurement, Queue, Sample, TOPIC, Tally, Target, Zipf, load, number, payload, work_off,
+    },
 };
 
 const KEYS: usize = 1000;
 
-const CONSUMERS: usize = 8;
+pub(crate) const CONSUMERS: usize = 8;
 
 /// How many messages a consumer has in hand and handles at the same time.
 const PREFETCH: usize = 100;
 
+/// How many messages of a lane a delivery has at most, where they come in batches.
+const BATCH: usize = 100;
+
 pub(crate) async fn run<D: Driver>(bench: &mut Bench) -> Result<()> {
     let (messages, size) = (bench.arguments.messages(100_000), bench.arguments.payload);
     let consumers = bench.arguments.consumers.unwrap_or(CONSUMERS);
-    let contender = |who, order| {
-        Contender::new(who, move |m| measure::<D>(m, order, messages, size, consumers))
+    let contender = |who, order, batch| {
+        let go = Go { order, messages, size, consumers, batch };
+        Contender::new(who, move |m| measure::<D>(m, go))
+            .with("batch", batch)
             .with("consumers", consumers)
             .with("keys", KEYS)
             .with("prefetch", PREFETCH)
     };
     let contenders = [
-        contender("pgqueue, unordered", Order::Unordered),
-        contender("pgqueue, by key", Order::ByKey).against(0).hopes_for(Target::AtLeast(0.5)),
+        contender("pgqueue, unordered", Order::Unordered, 1),
+        contender("pgqueue, by key", Order::ByKey, 1).against(0).hopes_for(Target::AtLeast(0.5)),
+        contender("pgqueue, unordered", Order::Unordered, BATCH),
+        contender("pgqueue, by key", Order::ByKey, BATCH).against(2).hopes_for(Target::AtLeast(0.5)),
     ];
     bench.compare("order", &contenders).await
 }
 
-async fn measure<D: Driver>(
-    m: Measurement,
-    order: Order,
-    messages: usize,
-    size: usize,
-    consumers: usize,
-) -> Result<Sample> {
-    let messages = m.scaled(messages);
-    let queue = m.queue::<D>(3 * consumers).await?;
-    let subscription = Subscription::new("order", TOPIC).with_order(order).with_prefetch(PREFETCH);
+/// Whose messages they are.
+pub(crate) fn keys(messages: usize) -> impl Iterator<Item = usize> {
+    Zipf::new(KEYS).take(messages)
+}
+
+pub(crate) fn name(key: usize) -> String {
+    format!("customer-{key}")
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Go {
+    pub(crate) order: Order,
+    pub(crate) messages: usize,
+    pub(crate) size: usize,
+    pub(crate) consumers: usize,
+    /// How many messages a delivery has at most.
+    pub(crate) batch: usize,
+}
+
+pub(crate) async fn measure<D: Driver>(m: Measurement, go: Go) -> Result<Sample> {
+    let queue = m.queue::<D>(3 * go.consumers).await?;
+    let loading = m.stocked_queue::<D>(0).await?;
+    measure_on(m, queue, loading, go).await
+}
+
+/// As [`measure`], with a handle of the queue to consume with, and one to load it with before.
+pub(crate) async fn measure_on<Q: Queue>(m: Measurement, queue: Q, loading: Q, go: Go) -> Result<Sample> {
+    let Go { order, size, consumers, batch, .. } = go;
+    let messages = m.scaled(go.messages);
+    let subscription = Subscription::new("order", TOPIC).with_order(order).with_prefetch(PREFETCH).with_batch(batch);
     queue.insert_subscription(&subscription).await?;
-    let keys: Vec<usize> = Zipf::new(KEYS).take(messages).collect();
-    let make = |n: usize| NewMessage::new(payload(n, size)).with_key(format!("customer-{}", keys[n]));
-    load(&m.stocked_queue::<D>(0).await?, TOPIC, messages, make).await?;
+    let keys: Vec<usize> = keys(messages).collect();
+    let make = |n: usize| NewMessage::new(payload(n, size)).with_key(name(keys[n]));
+    load(&loading, TOPIC, messages, make).await?;
     m.settle().await?;
 
     let sequences = Arc::new(Sequences::default());

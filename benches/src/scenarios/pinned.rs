@@ -1,4 +1,4 @@
-//! Publishing and consuming at full speed while somebody holds vacuum's horizon, and nothing that was deleted goes away.
+//! Publishing and consuming at the same pace while somebody holds vacuum's horizon, and nothing that was deleted goes away.
 
 use std::{io::Write, sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use pgqueue_core::Subscription;
 
 use crate::{
     drivers::{Driver, Peer},
-    harness::{Bench, Contender, Measurement, Ours, Sample, TOPIC, Tally, Target, consume, pour},
+    harness::{Bench, Consumed, Contender, Measurement, Sample, TOPIC, Tally, Target, consume, pour},
 };
 
 /// Who publishes, and how much at a time.
@@ -92,7 +92,7 @@ async fn held<D: Driver>(
     let prefetch = subscription.prefetch();
     let consumer = |_| tokio::spawn(consume(queue.clone(), subscription.clone(), prefetch, Arc::clone(&tally)));
     let tasks: Vec<_> = (0..consumers).map(consumer).collect();
-    let sinks = (0..CLIENTS).map(|_| Ours(queue.clone())).collect();
+    let sinks = (0..CLIENTS).map(|_| Consumed(queue.clone(), Arc::clone(&tally))).collect();
     let meter = m.meter().await?;
     let mut probes = Vec::new();
     let poured = tokio::select! {

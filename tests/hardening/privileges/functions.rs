@@ -20,7 +20,7 @@ const CALLERS_RIGHTS: [(&str, &str); 2] = [
 
 /// What has no names of its own pinned: the settings of whoever calls it hold, which spares each call a change of settings. None of
 /// it may be called by a role, but what is listed above.
-const CALLERS_NAMES: [&str; 46] = [
+const CALLERS_NAMES: [&str; 47] = [
     "activate",
     "beginnings",
     "bucket",
@@ -38,6 +38,7 @@ const CALLERS_NAMES: [&str; 46] = [
     "fresh_ids",
     "given_up",
     "glob",
+    "has_latecomers",
     "has_moved",
     "has_news",
     "hold_ready",

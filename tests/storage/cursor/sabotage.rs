@@ -13,20 +13,20 @@ pub(crate) struct Sabotage {
 
 pub(crate) const SABOTAGES: [Sabotage; 22] = [
     Sabotage {
-        name: "no pulse tells of latecomers that were in progress",
+        name: "nothing tells of latecomers that were in progress",
         seed: 0,
-        function: "lane_has_news",
+        function: "has_latecomers",
         edits: &[("from pg_snapshot_xip(c.seen) u (xact)", "from unnest('{}'::xid8[]) u (xact)")],
     },
     Sabotage {
-        name: "no pulse tells of latecomers that began after the snapshot's last",
+        name: "nothing tells of latecomers that began after the snapshot's last",
         seed: 7,
-        function: "lane_has_news",
+        function: "has_latecomers",
         edits: &[("xact >= pg_snapshot_xmax(c.seen) and xact < c.upto", "false")],
     },
     Sabotage {
         name: "no pulse tells of retries in a lane",
-        seed: 1,
+        seed: 2,
         function: "lane_has_news",
         edits: &[("if l.ready_at <= clock_timestamp() then", "if false then")],
     },
@@ -73,9 +73,9 @@ pub(crate) const SABOTAGES: [Sabotage; 22] = [
     },
     Sabotage {
         name: "no look is made for latecomers",
-        seed: 6,
+        seed: 10,
         function: "promising_lanes",
-        edits: &[("or pg_snapshot_xmin(c.seen) < c.upto", "")],
+        edits: &[(" or pgqueue.has_latecomers(s, c)", "")],
     },
     Sabotage {
         name: "no look is made for retries",
@@ -87,7 +87,7 @@ pub(crate) const SABOTAGES: [Sabotage; 22] = [
         name: "no look takes an empty lane on",
         seed: 6,
         function: "promising_lanes",
-        edits: &[("c.moved_at < v_now - interval '1 second'", "false")],
+        edits: &[("c.lane < 0 or c.moved_at < v_now - interval '1 second'", "c.lane < 0")],
     },
     Sabotage {
         name: "seen is of a later statement",
@@ -109,7 +109,7 @@ pub(crate) const SABOTAGES: [Sabotage; 22] = [
     },
     Sabotage {
         name: "latecomers beyond the limit are forgotten",
-        seed: 9,
+        seed: 10,
         function: "look",
         edits: &[("if cardinality(v_late) > v_most then", "v_late := v_late[1:v_most];\nif false then")],
     },
@@ -136,7 +136,7 @@ pub(crate) const SABOTAGES: [Sabotage; 22] = [
     },
     Sabotage {
         name: "trimming forgets the leases",
-        seed: 8,
+        seed: 10,
         function: "trim",
         edits: &[("where subscription = s.id and not kept", "where subscription = s.id and false")],
     },
@@ -157,7 +157,7 @@ pub(crate) const SABOTAGES: [Sabotage; 22] = [
     },
     Sabotage {
         name: "trimming begins behind what came late",
-        seed: 12,
+        seed: 17,
         function: "beginnings",
         edits: &[("pgqueue.late_ids(s, null, c, 0)", "'{}'::bigint[]")],
     },

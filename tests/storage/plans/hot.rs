@@ -73,9 +73,8 @@ pub(crate) fn claims() -> Vec<Hot> {
         let lease = if subscription == 1 { "lease_ready" } else { "lease_lane" };
         let by = ["log_by_xact", fresh, "cursor_pkey", lease];
         hot.push(Hot::new(format!("a claim {order}"), claim(subscription, 100), &by));
-        let by = ["cursor_pkey", "log_by_xact", "log_pkey"];
-        let by = if order == "stable total" { &by[..2] } else { &by[..] };
-        hot.push(Hot::new(format!("a pulse {order}"), pulse(subscription), by));
+        let by = ["cursor_pkey", if order == "stable total" { "log_by_xact" } else { "log_pkey" }];
+        hot.push(Hot::new(format!("a pulse {order}"), pulse(subscription), &by));
     }
     for (subscription, what, _) in SELECTIVE {
         let by = if what == "a key" { "log_by_bucket" } else { "log_pkey" };
@@ -99,6 +98,11 @@ pub(crate) async fn others(session: &Session, beside: &Session, number: usize) -
     session.run("delete from pgqueue.lease where owner is not null").await;
     session.run(&claim(1, 100)).await;
     session.run("update pgqueue.lease set claimed_at = now() - interval '1 hour' where owner is not null").await;
+    // Of one that has all, but for what somebody may publish who is at work.
+    let drained = format!(
+        "select id from pgqueue.insert_subscription('drained {number}', 'passed', 'unordered', 100, 100, 60000, 20, 1000, 2, 60000, 0)"
+    );
+    let drained = session.run(&drained).await[0][0].parse().unwrap();
     let held = session.run("select id, token, ids[1], ids[2], ids[3] from pgqueue.lease where owner is not null and subscription = 1 limit 1").await;
     let [lease, token, first, second, third] = held[0].as_slice() else { unreachable!("five columns") };
     let dead =
@@ -119,6 +123,8 @@ pub(crate) async fn others(session: &Session, beside: &Session, number: usize) -
             "select pgqueue.publish('t', 'x', v_due_at => now() + interval '1 hour')",
             &[],
         ),
+        // It asks for each transaction that was in progress.
+        Hot::new("a pulse of who has all", pulse(drained), &["cursor_pkey", "log_pkey", "log_by_xact"]).with_size(),
         Hot::new("a claim of retries", claim(retried, 100), &["lease_ready", "lease_pkey", "log_pkey"]),
         Hot::new("a claim of a giant latecomer", claim(late, 100), &["log_by_xact", "log_pkey", "cursor_pkey"]),
         Hot::new(

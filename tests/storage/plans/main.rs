@@ -32,8 +32,9 @@ const LARGE: u64 = 100_000;
 const HIGHER: i64 = 80;
 /// And how many more for each row that is copied: one a level of each of three indexes, of which a million rows take two more.
 const COPIED: i64 = 6;
-/// How many buffers a claim of 100 new messages may touch at all, of whatever order: the lanes by key are 17.
-const MOST: i64 = 600;
+/// How many buffers a claim of 100 new messages may touch at all, of whatever order: by key they come from a dozen of 17 lanes, each with
+/// its cursor and its lease.
+const MOST: i64 = 800;
 /// How many transactions are in progress at once.
 const OPEN: usize = 500;
 

@@ -60,7 +60,7 @@ impl Peer for Apalis {
         let worker = |n: usize| {
             let config = match style {
                 Style::Default | Style::Once => Config::default(),
-                Style::Best => Config::default().batch_size(BUFFER).lock_tasks(false),
+                Style::Best | Style::ByKey => Config::default().batch_size(BUFFER).lock_tasks(false),
             };
             let worker = WorkerBuilder::new(format!("bench-{n}"))
                 .backend(storage(&self.pool, config).with_pubsub())

@@ -102,7 +102,7 @@ impl Peer for Fang {
         let pool = AsyncWorkerPool::builder().queue(queue.await??).number_of_workers(u32::try_from(count)?);
         let sleep = match style {
             Style::Default | Style::Once => SleepParams::default(),
-            Style::Best => {
+            Style::Best | Style::ByKey => {
                 SleepParams { sleep_period: SLEEP, max_sleep_period: SLEEP, min_sleep_period: SLEEP, sleep_step: SLEEP }
             }
         };

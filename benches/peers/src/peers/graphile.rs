@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::CONNECTIONS;
 use crate::{
     job::Job,
-    peer::{Peer, Style},
+    peer::{ByKey, Peer, Style},
 };
 
 const SCHEMA: &str = "graphile_worker";
@@ -70,7 +70,7 @@ impl Peer for Graphile {
             .define_job::<Job>();
         let options = match style {
             Style::Default | Style::Once => options,
-            Style::Best => options
+            Style::Best | Style::ByKey => options
                 .local_queue(LocalQueueConfig::default().with_size(LOCAL_QUEUE))
                 .complete_job_batch_delay(COMPLETION_DELAY),
         };
@@ -83,7 +83,7 @@ impl Peer for Graphile {
         let run = async move {
             match style {
                 Style::Once => running.run_once().await?,
-                Style::Default | Style::Best => running.run().await?,
+                Style::Default | Style::Best | Style::ByKey => running.run().await?,
             }
             Ok(())
         };
@@ -106,6 +106,16 @@ impl Sink for Adder {
             let jobs: Vec<_> = jobs.into_iter().map(|job| (job, &spec)).collect();
             self.0.add_jobs(&jobs).await?;
         }
+        Ok(())
+    }
+}
+
+impl ByKey for Graphile {
+    async fn put_keyed(&self, messages: Vec<(&str, Vec<u8>)>) -> Result<()> {
+        let specs = messages.iter().map(|(key, _)| JobSpec::builder().queue_name(*key).build()).collect::<Vec<_>>();
+        let jobs = messages.iter().map(|(_, payload)| Job::parse(payload)).collect::<Result<Vec<_>>>()?;
+        let jobs: Vec<_> = jobs.into_iter().zip(&specs).collect();
+        WorkerUtils::new(self.database.clone(), SCHEMA).add_jobs(&jobs).await?;
         Ok(())
     }
 }

@@ -12,13 +12,23 @@ use tokio_postgres::{Client, NoTls, Statement};
 
 use crate::{
     job::Job,
-    peer::{Peer, Style},
+    peer::{ByKey, Peer, Style},
 };
 
 const SEND: &str = "
     select pgmq.send_batch('bench', array(select convert_from(payload, 'UTF8')::jsonb from unnest($1::bytea[]) payload))";
 
 const READ: &str = "select msg_id, message::text from pgmq.read('bench', 30, $1)";
+
+/// The next of several keys, of which nobody has read an earlier one and not deleted it.
+const READ_BY_KEY: &str = "select msg_id, message::text from pgmq.read_grouped('bench', 30, $1)";
+
+const SEND_BY_KEY: &str = "
+    select pgmq.send_batch(
+      'bench', array(select convert_from(payload, 'UTF8')::jsonb from unnest($1::bytea[]) payload),
+      array(select jsonb_build_object('x-pgmq-group', key) from unnest($2::text[]) key))";
+
+const INDEX: &str = "select pgmq.create_fifo_index('bench')";
 
 const DELETE: &str = "select count(*) from pgmq.delete('bench', $1::bigint[])";
 
@@ -93,13 +103,17 @@ impl Peer for Pgmq {
     }
 
     async fn consumers(&self, count: usize, style: Style, tally: Arc<Tally>) -> Result<Vec<Reader>> {
+        if style == Style::ByKey {
+            connect(&self.url).await?.batch_execute(INDEX).await?;
+        }
+        let read = if style == Style::ByKey { READ_BY_KEY } else { READ };
         let (most, pause) = match style {
             Style::Default | Style::Once => (1, PAUSE),
-            Style::Best => (100, SHORT_PAUSE),
+            Style::Best | Style::ByKey => (100, SHORT_PAUSE),
         };
         let reader = |_| async {
             let client = connect(&self.url).await?;
-            let (read, delete) = (client.prepare(READ).await?, client.prepare(DELETE).await?);
+            let (read, delete) = (client.prepare(read).await?, client.prepare(DELETE).await?);
             anyhow::Ok(Reader { client, read, delete, most, pause, tally: Arc::clone(&tally) })
         };
         try_join_all((0..count).map(reader)).await
@@ -117,6 +131,14 @@ impl Peer for Pgmq {
 impl Sink for Sender {
     async fn put(&mut self, payloads: Vec<Vec<u8>>) -> Result<()> {
         self.client.query(&self.send, &[&payloads]).await?;
+        Ok(())
+    }
+}
+
+impl ByKey for Pgmq {
+    async fn put_keyed(&self, messages: Vec<(&str, Vec<u8>)>) -> Result<()> {
+        let (keys, payloads): (Vec<_>, Vec<_>) = messages.into_iter().unzip();
+        connect(&self.url).await?.query(SEND_BY_KEY, &[&payloads, &keys]).await?;
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use super::CONNECTIONS;
 use crate::{
     job::Job,
     migrations::migrate,
-    peer::{Peer, Style},
+    peer::{ByKey, Peer, Style},
 };
 
 /// What its job and its channel are called.
@@ -56,7 +56,7 @@ impl Peer for Sqlxmq {
         });
         let (least, most) = match style {
             Style::Default | Style::Once => (count, count),
-            Style::Best => MANY,
+            Style::Best | Style::ByKey => MANY,
         };
         options.set_concurrency(least, most).set_channel_names(&[NAME]);
         Ok(options)
@@ -77,6 +77,18 @@ impl Sink for Spawner {
         for payload in payloads {
             let json = str::from_utf8(&payload)?;
             JobBuilder::new(NAME).set_channel_name(NAME).set_raw_json(json).spawn(&self.0).await?;
+        }
+        Ok(())
+    }
+}
+
+impl ByKey for Sqlxmq {
+    async fn put_keyed(&self, messages: Vec<(&str, Vec<u8>)>) -> Result<()> {
+        for (key, payload) in messages {
+            let json = str::from_utf8(&payload)?;
+            let mut job = JobBuilder::new(NAME);
+            job.set_channel_name(NAME).set_channel_args(key).set_ordered(true).set_raw_json(json);
+            job.spawn(&self.pool).await?;
         }
         Ok(())
     }

@@ -79,7 +79,7 @@ impl Peer for Underway {
         worker.set_concurrency_limit(count);
         let every = match style {
             Style::Default | Style::Once => 1.minute(),
-            Style::Best => 10.milliseconds(),
+            Style::Best | Style::ByKey => 10.milliseconds(),
         };
         Ok(Workers { worker, every })
     }

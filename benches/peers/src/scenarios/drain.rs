@@ -1,11 +1,11 @@
 //! Working off a backlog, until every answer is durable.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use pgqueue_bench::{Bench, By, Contender, Measurement, Sample, Sink, Tally, drain, drain_by_hand, payload};
-use tokio::time::{sleep, timeout};
 
+use super::{TWICE, answered};
 use crate::{
     peer::{Peer, Style},
     peers::{apalis::Apalis, fang::Fang, graphile::Graphile, pgmq::Pgmq, sqlxmq::Sqlxmq, underway::Underway},
@@ -14,13 +14,6 @@ use crate::{
 
 /// How many messages are loaded at a time.
 const LOAD: usize = 500;
-
-/// How often to look whether what was handled is answered, and for how long.
-const PAUSE: Duration = Duration::from_millis(2);
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Why one is absent.
-const TWICE: &str = "its workers take a task by two statements that are no transaction, so several run the same one";
 
 pub(crate) async fn run(bench: &mut Bench, only: &Selection) -> Result<()> {
     let (messages, size) = (bench.arguments.messages(20_000), bench.arguments.payload);
@@ -93,13 +86,7 @@ async fn measure<P: Peer>(m: Measurement, go: Go) -> Result<Sample> {
     let working = P::start(consumers).await?;
     tally.complete().await;
     tally.check()?;
-    let answered = async {
-        while m.number(P::LEFT).await? > 0 {
-            sleep(PAUSE).await;
-        }
-        anyhow::Ok(())
-    };
-    timeout(PATIENCE, answered).await.context("what was handled is not answered")??;
+    answered::<P>(&m).await?;
     let spent = meter.stop().await?;
     P::stop(working).await?;
     Ok(Sample::metered(messages, spent))
