@@ -343,10 +343,13 @@ $$;
 create function pgqueue.has_latecomers(s pgqueue.subscription, c pgqueue.cursor) returns boolean
 language plpgsql stable
 as $$
+declare
+  v_sees constant pg_snapshot := pg_current_snapshot();
 begin
   return (
       select true from pg_snapshot_xip(c.seen) u (xact)
       cross join lateral (select from pgqueue.log where topic = s.topic and xact = u.xact order by xact, id limit 1) l
+      where pg_visible_in_snapshot(u.xact, v_sees) -- those that are still at work may be many
       limit 1
     )
     or (
@@ -375,8 +378,9 @@ begin
       where subscription = s.id and lane = c.lane and lane >= 0 and id >= c.floor
       order by ready_at is not null, rank, ids[1] limit 1
     ) l on true
-    where case when l.id is not null then l.ready_at is not null
-               else s.selector is not null or c.late_seen is not null or c.cut > 0 or pgqueue.is_beyond(c.seen)
+    where case when c.cut > 0 then true
+               when l.id is not null then l.ready_at is not null
+               else s.selector is not null or c.late_seen is not null or pgqueue.is_beyond(c.seen)
                  or (select true from pgqueue.log where topic = s.topic and bucket = c.lane and bucket >= 0 and id > c.top order by bucket, id limit 1)
                  or (pg_snapshot_xmin(c.seen) < c.upto and (c.moved_at < v_now - interval '1 second' or pgqueue.has_latecomers(s, c)))
                  -- What has no key is in no index by bucket; and what is for others is kept until this lane has passed it.
@@ -503,6 +507,7 @@ begin
   end if;
   if not v_is_total and v_is_active and pg_current_xact_id_if_assigned() is not null then
     v_busy := v_held = '{}';                       -- others were faster; too late to look, as our transaction id is drawn
+    v_more := s.ordering = 'by key' and not v_busy;
   elsif v_is_active then
     v_lanes := case s.ordering
       when 'unordered' then '{-1}'
@@ -552,7 +557,8 @@ begin
       end if;
     end if;
 
-    v_share := least(v_left, greatest(8, v_left / (cardinality(v_lanes) - i + 1)));
+    -- Of those that a selector leaves empty nothing is known before the look.
+    v_share := case when s.selector is null then least(v_left, greatest(8, s.batch, v_left / (cardinality(v_lanes) - i + 1))) else v_left end;
     v_looked := case when v_is_stable then pgqueue.look_stable(s, c, v_share) else pgqueue.look(s, c, l.rank, v_share) end;
     v_more := v_more or coalesce((v_looked).more, false) or cardinality((v_looked).ids) = v_share;
     if (v_looked).ids <> '{}' then

@@ -91,7 +91,10 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
   l pgqueue.lease;
-  v_topic bigint;
+  -- What follows in a lane that it ended may wait for it.
+  v_topic bigint := (
+    select s.topic from pgqueue.owner o join pgqueue.subscription s on s.id = o.subscription where o.id = v_owner and s.ordering <> 'unordered'
+  );
 begin
   for l in select * from pgqueue.lease where owner = v_owner order by id for update skip locked loop
     perform pgqueue.give_back(l, v_died);

@@ -96,7 +96,8 @@ create function pgqueue.settle(
   v_deliveries   int[],                            -- what was delivered together comes back together
   v_delays_ms    bigint[],                         -- null: by the backoff
   v_reasons      text[],
-  v_ring         boolean default true              -- false: the caller takes itself what a lane held back that is free now
+  v_ring         boolean default true              -- false: the caller takes itself what a lane held back that is free now; if it
+                                                   -- cannot, it calls again, with nothing to settle
 )
 returns table (refused_lease bigint, refused_token uuid, refused_id bigint)
 language plpgsql security definer
@@ -124,6 +125,7 @@ begin
     raise exception 'subscription % does not exist', v_subscription using errcode = 'PQ002';
   end if;
   v_rings_for_lanes := v_ring and s.ordering <> 'unordered';
+  v_rings := v_rings_for_lanes and v_done = '{}' and v_leases = '{}';
 
   if v_done <> '{}' then
     with gone as (

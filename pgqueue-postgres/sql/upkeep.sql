@@ -1,5 +1,22 @@
 -- Housekeeping: short calls under a try-lock, each a bounded batch. Any consumer makes them.
 
+-- The first message that is left of a topic's log, whatever came late; null if there is none. No lease that needs the log has an
+-- earlier one, so that whoever looks for leases from here on need not pass those that are gone, which stay in their index while
+-- somebody holds vacuum's horizon. Stable: through the snapshot of the statement that calls it, of which alone this is true.
+create function pgqueue.first_left(v_topic bigint) returns bigint
+language plpgsql stable
+as $$
+declare
+  s pgqueue.subscription;                          -- one that gets all
+  c pgqueue.cursor;
+begin
+  s.topic := v_topic;
+  select coalesce(e.gone_top, 0), coalesce(e.gone_seen, '1:1:'), coalesce(e.gone_upto, '0') into c.top, c.seen, c.upto
+  from (select) one left join pgqueue.extent e on e.topic = v_topic;
+  return least((pgqueue.late_ids(s, null, c, 0))[1], (select id from pgqueue.log where topic = v_topic and id > c.top order by id limit 1));
+end
+$$;
+
 -- Copies messages that a lease has needed for a minute, so that the log need not wait for it. Returns how many leases.
 create function pgqueue.keep_stuck() returns int
 language plpgsql security definer
@@ -10,18 +27,22 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+  s pgqueue.subscription;
   l pgqueue.lease;
   v_kept int := 0;
 begin
-  for l in
-    -- By what is not kept yet: what is may be much.
-    select * from pgqueue.lease where not kept and claimed_at < clock_timestamp() - interval '1 minute'
-    order by subscription, ids[1] limit 100
-    for no key update skip locked
-  loop
-    perform pgqueue.keep(l.subscription, l.ids);
-    update pgqueue.lease set kept = true where id = l.id;
-    v_kept := v_kept + 1;
+  for s in select * from pgqueue.subscription order by id loop
+    for l in
+      -- By what is not kept yet: what is may be much.
+      select * from pgqueue.lease
+      where subscription = s.id and not kept and ids[1] >= pgqueue.first_left(s.topic) and claimed_at < clock_timestamp() - interval '1 minute'
+      order by subscription, ids[1] limit 100 - v_kept
+      for no key update skip locked
+    loop
+      perform pgqueue.keep(l.subscription, l.ids);
+      update pgqueue.lease set kept = true where id = l.id;
+      v_kept := v_kept + 1;
+    end loop;
   end loop;
   return v_kept;
 end
@@ -268,10 +289,14 @@ begin
     -- is there has been passed.
     with newest as (
       -- In stable total order, `seen` alone says what was passed.
-      select distinct on (c.subscription, c.lane) c as place, case when s.ordering <> 'stable total' then c.top end as top, c.seen
-      from pgqueue.cursor c join pgqueue.subscription s on s.id = c.subscription
-      where s.topic = v_topic
-      order by c.subscription, c.lane, c.n desc
+      select n.place, case when s.ordering <> 'stable total' then (n.place).top end as top, (n.place).seen
+      from pgqueue.topic k
+      join pgqueue.subscription s on s.topic = k.id
+      cross join lateral pgqueue.lanes(s, k) e
+      cross join lateral generate_series(e.v_first, e.v_last) u (lane)
+      -- One by one: of those that are gone there may be many.
+      cross join lateral (select c as place from pgqueue.cursor c where c.subscription = s.id and c.lane = u.lane order by c.n desc limit 1) n
+      where k.id = v_topic
     )
     select least(
              (select min(top) from newest),
@@ -279,7 +304,8 @@ begin
                select min(l.first) - 1
                from pgqueue.subscription s
                cross join lateral (
-                 select ids[1] as first from pgqueue.lease where subscription = s.id and not kept
+                 select ids[1] as first from pgqueue.lease
+                 where subscription = s.id and not kept and ids[1] >= (select pgqueue.first_left(v_topic))
                  order by subscription, ids[1] limit 1
                ) l
                where s.topic = v_topic

@@ -58,6 +58,8 @@ struct State {
     lookers: Vec<Looker>,
     /// What was armed for the sleep that the next claim ends.
     armed: Option<Armed>,
+    /// When to ring for a lane that was freed without, as a look was to take what follows in it.
+    ring_by: Option<Instant>,
     /// Since when it sleeps, if it does.
     asleep: Option<Instant>,
     /// When the server was last told that it lives.
@@ -149,6 +151,7 @@ impl<C: Client> Consumer<C> {
             held: Held::default(),
             lookers: Vec::new(),
             armed: None,
+            ring_by: None,
             asleep: None,
             beaten: None,
             had_leases: false,

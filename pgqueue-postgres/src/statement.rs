@@ -10,6 +10,9 @@ pub(crate) const CLAIM: &str = "\
 pub(crate) const SETTLE: &str =
     "select refused_lease, refused_token, refused_id from pgqueue.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
+/// Settles nothing, and rings for lanes that were freed without.
+pub(crate) const RING: &str = "select pgqueue.settle($1, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')";
+
 pub(crate) const SETTLE_IN: &str = "select pgqueue.settle_in($1, $2, $3)";
 
 pub(crate) const OUTCOME: &str = "select pgqueue.outcome($1, $2, $3, $4)";

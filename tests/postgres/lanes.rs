@@ -1,22 +1,35 @@
 //! What a consumer that goes in order by key asks of the server: a message waits for the one before it, and none for a look.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
-use pgqueue_core::{Error, NewMessage, Order, Publisher, bucket};
+use pgqueue_core::{ConsumeStream, Delivery, Error, NewMessage, Order, Publisher, SubscriptionDriver, bucket};
 use pgqueue_postgres::{Client, ClientError, PgQueue};
+use pgqueue_testserver::Database;
+use tokio::{sync::Notify, time::timeout};
 
 use crate::{
     between::{Between, Meddle},
     both_clients::on_both_clients,
-    common::{consume, invoices, next, patiently, queue},
+    common::{QUIET, consume, invoices, next, patiently, queue, until_sql},
+    sleeping::{RARELY, asleep, rarely_looking},
 };
 
-on_both_clients!(looks_follow_runs_and_not_messages, other_keys_come_while_one_is_held_back);
+on_both_clients!(
+    looks_follow_runs_and_not_messages,
+    other_keys_come_while_one_is_held_back,
+    what_came_while_nobody_listened_comes_with_the_reconnection,
+    what_follows_in_a_lane_goes_to_another_if_nobody_looks,
+    what_follows_in_a_lane_goes_to_another_if_its_consumer_leaves,
+    claim_on_its_way_does_not_hide_the_sleep_that_began_meanwhile,
+);
 
 const MESSAGES: usize = 600;
 const KEYS: usize = 100;
@@ -76,4 +89,91 @@ async fn other_keys_come_while_one_is_held_back<C: Client>() {
     }
     held.ok().await.unwrap();
     next(&mut stream).await.ok().await.unwrap();
+}
+
+/// Within how much time who sleeps hears of a message, with some slack for a busy machine.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
+async fn at_once(stream: &mut ConsumeStream) -> Delivery {
+    timeout(AT_ONCE, stream.next()).await.expect("it comes at once").unwrap().unwrap()
+}
+
+async fn what_came_while_nobody_listened_comes_with_the_reconnection<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    let queue = rarely_looking(queue);
+    let mut stream = consume(&queue, invoices().with_order(Order::ByKey).with_lease(RARELY)).await;
+    queue.publish("orders", vec![of_key(0), of_key(0)]).await.unwrap();
+    let _held = next(&mut stream).await; // the second waits for it
+    asleep(&database, &mut stream).await;
+    let other = (1..KEYS).find(|key| lane(*key) != lane(0)).unwrap();
+    let publish = format!(
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity
+         where datname = current_database() and pid <> pg_backend_pid() and query ilike '%listen %';
+         select count(pgqueue.publish('orders', 'x', '{}'))",
+        name(other)
+    );
+    assert_eq!(database.sql(&publish).await.unwrap(), "1\n1");
+    at_once(&mut stream).await.ok().await.unwrap();
+}
+
+/// Two consumers of one lane with two messages: one has the first, and the other sleeps.
+async fn one_at_work_and_one_asleep<C: Client>() -> (Database, ConsumeStream, Delivery, ConsumeStream) {
+    let (database, queue) = queue::<C>().await;
+    let queue = rarely_looking(queue);
+    let subscription = invoices().with_order(Order::Total).with_lease(RARELY).with_prefetch(1);
+    let mut stream = consume(&queue, subscription.clone()).await;
+    queue.publish("orders", vec![of_key(0), of_key(1)]).await.unwrap();
+    let first = next(&mut stream).await;
+    let mut other = consume(&queue, subscription).await;
+    asleep(&database, &mut other).await;
+    (database, stream, first, other)
+}
+
+async fn what_follows_in_a_lane_goes_to_another_if_nobody_looks<C: Client>() {
+    let (_database, _stream, first, mut other) = one_at_work_and_one_asleep::<C>().await;
+    first.ok().await.unwrap(); // and then it does something else
+    at_once(&mut other).await.ok().await.unwrap();
+}
+
+async fn what_follows_in_a_lane_goes_to_another_if_its_consumer_leaves<C: Client>() {
+    let (_database, stream, first, mut other) = one_at_work_and_one_asleep::<C>().await;
+    first.ok().await.unwrap();
+    drop(stream);
+    at_once(&mut other).await.ok().await.unwrap();
+}
+
+/// Holds the first claim's answer up until it is told.
+#[derive(Default)]
+struct Late {
+    claims: AtomicUsize,
+    answers: Arc<Notify>,
+}
+
+#[async_trait]
+impl Meddle for Late {
+    async fn after(&self, statement: &str) {
+        if statement.contains("pgqueue.claim(") && self.claims.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.answers.notified().await;
+        }
+    }
+}
+
+async fn claim_on_its_way_does_not_hide_the_sleep_that_began_meanwhile<C: Client>() {
+    let (database, publisher) = queue::<C>().await;
+    let late = Late::default();
+    let answers = Arc::clone(&late.answers);
+    let queue = PgQueue::<Between<C, Late>>::new(Between::new(C::connect(&database.url()).await.unwrap(), late));
+    let queue = rarely_looking(queue);
+    queue.insert_subscription(&invoices()).await.unwrap();
+    let driver = queue.subscription(invoices());
+    let mut wakeups = driver.listen().await.unwrap();
+    assert!(timeout(QUIET, driver.fetch_pending()).await.is_err(), "its claim is on its way");
+    let woken = tokio::spawn(async move { wakeups.next().await.unwrap().unwrap() });
+    until_sql(&database, "select count(*) from pgqueue.sleeper", "1").await;
+    answers.notify_one();
+    tokio::time::sleep(QUIET).await; // it looks once more, and sleeps
+    publisher.publish("orders", vec![of_key(0)]).await.unwrap();
+    timeout(AT_ONCE, woken).await.expect("it wakes up at once").unwrap();
+    let delivery = driver.fetch_pending().await.unwrap().unwrap();
+    delivery.ok().await.unwrap();
 }

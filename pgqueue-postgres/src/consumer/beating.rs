@@ -102,6 +102,7 @@ async fn beat<C: Client>(consumer: &Consumer<C>, strays: &mut Strays, floor: &mu
     }
     // What is below was known or given back: of what came meanwhile, the answer says nothing.
     floor.raise(known.iter().map(|lease| lease.number).chain(strays.keys().copied()).min());
+    state.held.has_freed |= !abandoned.is_empty();
     drop(state);
     consumer.changed.send_replace(());
     Ok(())

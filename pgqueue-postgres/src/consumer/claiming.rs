@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    Consumer, Found, Looker, Phase,
+    Armed, Consumer, Found, Looker, Phase,
     held::{LeaseId, Run},
 };
 use crate::{Client, Parameter, message, statement, value::RowExt};
@@ -28,6 +28,8 @@ const GATHER: Duration = Duration::from_millis(2);
 pub(crate) struct Looked {
     /// How many messages.
     pub(crate) messages: usize,
+    /// It brought all that it asked for, so that it did not look everywhere.
+    pub(crate) full: bool,
     /// Another consumer was claiming, so that this look may have missed something.
     pub(crate) busy: bool,
     /// The look ended before the log did.
@@ -42,33 +44,49 @@ pub(crate) struct Looked {
 pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
     let mut claims: u64 = fastrand::u64(..);
     loop {
-        let lookers = {
+        let taken = {
             let mut state = consumer.lock();
             if state.phase != Phase::Running {
                 return;
             }
             state.claiming = state.wants_more() || !state.lookers.is_empty();
-            state.claiming.then(|| std::mem::take(&mut state.lookers))
+            state.claiming.then(|| {
+                let lookers = std::mem::take(&mut state.lookers);
+                // What is armed while this claim is on its way is for the next to end.
+                let is_awake = !lookers.iter().any(|looker| looker.arming);
+                let armed = if is_awake { state.armed.take() } else { state.armed };
+                state.held.has_freed = false;
+                (lookers, armed, state.ring_by.take())
+            })
         };
-        let Some(lookers) = lookers else {
+        let Some((lookers, armed, ring_by)) = taken else {
             consumer.to_claim.notified().await;
             continue;
         };
         claims = claims.wrapping_add(1);
-        let mut looked = look(&consumer, claims, &lookers).await;
+        let mut looked = look(&consumer, claims, &lookers, armed).await;
         if looked.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             // It was deleted; the same may have been inserted again.
             consumer.forget();
-            looked = look(&consumer, claims, &lookers).await;
+            looked = look(&consumer, claims, &lookers, armed).await;
         }
-        let failed = looked.is_err();
+        {
+            let mut state = consumer.lock();
+            let failed = looked.is_err();
+            state.more &= !failed; // whoever needs more looks again, and hears why it fails
+            state.held.has_freed |= failed;
+            if failed {
+                state.armed = state.armed.or(armed);
+            }
+            if failed || looked.as_ref().is_ok_and(|looked| looked.full) {
+                state.ring_by = state.ring_by.or(ring_by);
+            }
+        }
         answer(&consumer, lookers, looked);
         {
             let mut state = consumer.lock();
             state.claiming = false;
             state.claimed += 1;
-            state.more &= !failed; // whoever needs more looks again, and hears why it fails
-            state.held.has_freed |= failed;
         }
         consumer.to_settle.notify_one(); // the consumer may be about to end
     }
@@ -96,13 +114,14 @@ fn answer<C: Client>(consumer: &Consumer<C>, lookers: Vec<Looker>, looked: Resul
 }
 
 /// Looks once.
-async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Looker]) -> Result<Looked> {
+async fn look<C: Client>(
+    consumer: &Arc<Consumer<C>>,
+    claims: u64,
+    lookers: &[Looker],
+    armed: Option<Armed>,
+) -> Result<Looked> {
     let found = consumer.find().await?;
-    let (buffered, armed) = {
-        let mut state = consumer.lock();
-        state.held.has_freed = false;
-        (state.held.buffered(), state.armed.map(|armed| armed.id))
-    };
+    let buffered = consumer.lock().held.buffered();
     let arming = lookers.iter().any(|looker| looker.arming);
     let prefetch = found.prefetch.max(found.batch);
     let most = (prefetch + prefetch / 2).saturating_sub(buffered).clamp(1, prefetch);
@@ -116,7 +135,7 @@ async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Lo
         Parameter::new(buffered == 0 && !lookers.is_empty()),
         Parameter::new(fastrand::i32(0..i32::from(u16::MAX))),
         Parameter::new(arming),
-        Parameter::nullable(armed),
+        Parameter::nullable(armed.map(|armed| armed.id)),
     ];
     consumer.shared.pulse.worked.store(true, Ordering::Relaxed);
     let rows = consumer.shared.insist(statement::CLAIM, &parameters, consumer.about()).await?;
@@ -143,6 +162,7 @@ async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Lo
     }
     let looked = Looked {
         messages: rows.len(),
+        full: rows.len() >= most,
         busy: last.get(15)?,
         more: last.get(16)?,
         writers: last.get(17)?,
@@ -160,12 +180,9 @@ async fn look<C: Client>(consumer: &Arc<Consumer<C>>, claims: u64, lookers: &[Lo
         return Ok(Looked::default());
     }
     state.found = Some(Arc::new(updated));
-    state.more = looked.messages >= most || looked.more;
+    state.more = looked.full || looked.more;
     if looked.messages > 0 && !state.more {
         state.gather_until = Instant::now() + GATHER;
-    }
-    if !arming {
-        state.armed = None;
     }
     state.had_leases |= !runs.is_empty();
     for run in runs {

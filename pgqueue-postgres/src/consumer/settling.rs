@@ -35,6 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const FIRST_LOOK: Duration = Duration::from_millis(2);
 const LONGEST_LOOK: Duration = Duration::from_millis(500);
 
+/// How soon a look has to follow where a lane was freed and nobody was rung for.
+const TAKEN_BY: Duration = Duration::from_millis(20);
+
 /// Runs until the consumer ends, which is when nothing is out and everything is answered.
 pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>, _presence: Presence) {
     let mut look = FIRST_LOOK;
@@ -61,6 +64,9 @@ pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>, _presence: Presen
                 consumer.changed.send_replace(());
             }
         }
+        if consumer.lock().ring_by.is_some_and(|by| by <= Instant::now()) {
+            ring(&consumer).await;
+        }
         let mut open = Vec::new();
         for doubtful in in_doubt {
             if resolve(&consumer, &doubtful).await {
@@ -69,18 +75,18 @@ pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>, _presence: Presen
                 open.push(doubtful);
             }
         }
-        let (is_done, is_open) = {
+        let (is_done, is_open, ring_by) = {
             let mut state = consumer.lock();
             state.held.in_doubt.extend(open);
-            (state.is_done(), !state.held.in_doubt.is_empty())
+            (state.is_done(), !state.held.in_doubt.is_empty(), state.ring_by)
         };
-        if is_open {
-            tokio::select! {
-                () = consumer.to_settle.notified() => {}
-                () = tokio::time::sleep(look) => look = (look * 2).min(LONGEST_LOOK),
-            }
-        } else if !is_done {
-            consumer.to_settle.notified().await; // kept, if it was rung for meanwhile
+        if is_done {
+            continue;
+        }
+        tokio::select! {
+            () = consumer.to_settle.notified() => {} // kept, if it was rung for meanwhile
+            () = tokio::time::sleep(look), if is_open => look = (look * 2).min(LONGEST_LOOK),
+            () = tokio::time::sleep_until(ring_by.unwrap_or_else(Instant::now)), if ring_by.is_some() => {}
         }
     }
 }
@@ -106,7 +112,7 @@ async fn settle<C: Client>(consumer: &Arc<Consumer<C>>, mut answers: Vec<Answer>
     let mut repeated = false;
     loop {
         match send(consumer, &answers).await {
-            Ok(refused) => return conclude(consumer, answers, &refused, repeated),
+            Ok(settled) => return conclude(consumer, answers, &settled, repeated),
             Err(error)
                 if error.is_transient() && since.elapsed() < PATIENCE && consumer.lock().phase != Phase::Over =>
             {
@@ -139,11 +145,20 @@ fn unknown(error: Error) -> Error {
 /// What the server refused: whole leases, and single messages.
 type Refused = HashSet<(LeaseId, Option<i64>)>;
 
+/// What became of the answers that were sent.
+struct Settled {
+    refused: Refused,
+    /// Whether whoever sleeps was rung for, if a lane is free.
+    rang: bool,
+}
+
 /// Sends the answers; those that end a lease with OK as one.
-async fn send<C: Client>(consumer: &Arc<Consumer<C>>, answers: &[Answer]) -> Result<Refused> {
+async fn send<C: Client>(consumer: &Arc<Consumer<C>>, answers: &[Answer]) -> Result<Settled> {
     let found = consumer.find().await?;
-    let parameters = {
+    let (parameters, rings) = {
         let state = consumer.lock();
+        // Where everything is out that may be, a look follows.
+        let looks = state.phase == Phase::Running && consumer.is_listening() && !state.held.has_deliverable();
         let leases = &state.held.leases;
 
         let mut done: HashMap<LeaseId, usize> = HashMap::new();
@@ -159,7 +174,7 @@ async fn send<C: Client>(consumer: &Arc<Consumer<C>>, answers: &[Answer]) -> Res
             single.flat_map(|(number, answer)| answer.ids.iter().map(move |id| (number, answer, *id))).collect();
         let each =
             |row: fn(&Answer) -> Option<String>| rows.iter().map(|(_, answer, _)| row(answer)).collect::<Vec<_>>();
-        [
+        let parameters = [
             Parameter::new(found.id),
             Parameter::array(done.iter().map(|lease| Some(lease.number)))?,
             Parameter::array(done.iter().map(|lease| Some(lease.token)))?,
@@ -170,14 +185,24 @@ async fn send<C: Client>(consumer: &Arc<Consumer<C>>, answers: &[Answer]) -> Res
             Parameter::array(rows.iter().map(|(number, _, _)| i32::try_from(*number).ok()))?,
             Parameter::array(rows.iter().map(|(_, answer, _)| delay_ms(&answer.verdict)))?,
             Parameter::array(each(reason))?,
-            // Where everything is out that may be, a look follows.
-            Parameter::new(!consumer.is_listening() || state.held.has_deliverable()),
-        ]
+            Parameter::new(!looks),
+        ];
+        (parameters, !looks)
     };
     let rows = consumer.query(statement::SETTLE, &parameters).await?;
     consumer.shared.pulse.worked.store(true, Ordering::Relaxed);
     let lease = |row: &C::Row| Ok(LeaseId { number: row.get(0)?, token: row.get(1)? });
-    rows.iter().map(|row| Ok((lease(row)?, row.read(2)?))).collect()
+    let refused = rows.iter().map(|row| Ok((lease(row)?, row.read(2)?))).collect::<Result<_>>()?;
+    Ok(Settled { refused, rang: rings })
+}
+
+/// Rings for lanes that were freed without. Who is not rung for finds them by the pulse.
+async fn ring<C: Client>(consumer: &Arc<Consumer<C>>) {
+    consumer.lock().ring_by = None;
+    let Ok(found) = consumer.find().await else { return };
+    if let Err(error) = consumer.query(statement::RING, &[Parameter::new(found.id)]).await {
+        tracing::debug!(%error, "nobody was rung for");
+    }
 }
 
 fn code(verdict: &Verdict) -> i32 {
@@ -207,7 +232,8 @@ fn reason(answer: &Answer) -> Option<String> {
 }
 
 /// Tells everybody how it ended.
-fn conclude<C: Client>(consumer: &Consumer<C>, answers: Vec<Answer>, refused: &Refused, repeated: bool) {
+fn conclude<C: Client>(consumer: &Consumer<C>, answers: Vec<Answer>, settled: &Settled, repeated: bool) {
+    let Settled { refused, rang } = settled;
     let name = consumer.wanted.name();
     let mut state = consumer.lock();
     for mut answer in answers {
@@ -223,6 +249,9 @@ fn conclude<C: Client>(consumer: &Consumer<C>, answers: Vec<Answer>, refused: &R
             state.held.settled(answer.lease, answer.ids.len());
             reply(&mut answer, Ok(()));
         }
+    }
+    if !rang && state.held.has_freed {
+        state.ring_by.get_or_insert(Instant::now() + TAKEN_BY);
     }
 }
 

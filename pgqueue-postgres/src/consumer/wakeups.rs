@@ -98,6 +98,12 @@ pub(crate) async fn wakeups<C: Client>(consumer: Arc<Consumer<C>>) -> Result<Wak
     })))
 }
 
+impl<C: Client> Drop for Listening<C> {
+    fn drop(&mut self) {
+        self.consumer.to_look.notify_one(); // another stream of this consumer may rely on what this one was about to do
+    }
+}
+
 impl<C: Client> Listening<C> {
     /// Waits until something can be fetched that was not announced.
     async fn next(&mut self) -> Result<Wakeup> {
@@ -144,7 +150,12 @@ impl<C: Client> Listening<C> {
                     self.looks = 0;
                     self.sleep_until = Instant::now();
                 }
-                Woken::Reconnected => return Ok(Wakeup::Reconnected),
+                Woken::Reconnected => {
+                    // Whoever rang meanwhile was not heard.
+                    self.consumer.lock().held.has_freed = true;
+                    self.sleep_until = Instant::now();
+                    return Ok(Wakeup::Reconnected);
+                }
                 Woken::Changed => {
                     // An answer may have made room in a lane, or something due sooner.
                     if self.consumer.lock().held.has_freed {

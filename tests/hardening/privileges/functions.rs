@@ -20,7 +20,7 @@ const CALLERS_RIGHTS: [(&str, &str); 2] = [
 
 /// What has no names of its own pinned: the settings of whoever calls it hold, which spares each call a change of settings. None of
 /// it may be called by a role, but what is listed above.
-const CALLERS_NAMES: [&str; 47] = [
+const CALLERS_NAMES: [&str; 48] = [
     "activate",
     "beginnings",
     "bucket",
@@ -34,6 +34,7 @@ const CALLERS_NAMES: [&str; 47] = [
     "era_mark",
     "excess",
     "first_id",
+    "first_left",
     "forget_owner",
     "fresh_ids",
     "given_up",

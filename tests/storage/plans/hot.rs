@@ -123,8 +123,7 @@ pub(crate) async fn others(session: &Session, beside: &Session, number: usize) -
             "select pgqueue.publish('t', 'x', v_due_at => now() + interval '1 hour')",
             &[],
         ),
-        // It asks for each transaction that was in progress.
-        Hot::new("a pulse of who has all", pulse(drained), &["cursor_pkey", "log_pkey", "log_by_xact"]).with_size(),
+        Hot::new("a pulse of who has all", pulse(drained), &["cursor_pkey", "log_pkey", "log_by_xact"]),
         Hot::new("a claim of retries", claim(retried, 100), &["lease_ready", "lease_pkey", "log_pkey"]),
         Hot::new("a claim of a giant latecomer", claim(late, 100), &["log_by_xact", "log_pkey", "cursor_pkey"]),
         Hot::new(
