@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::{Capabilities, Capability, Case, Harness, cases};
 
 /// How many cases run at a time in real time, unless the arguments say otherwise: they wait more than they work.
-const THREADS: usize = 6;
+const THREADS: usize = 16;
 
 /// Runs every case that `capabilities` allows, each on a backend of its own that `make` makes.
 ///
