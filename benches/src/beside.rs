@@ -15,7 +15,17 @@ pub use draining::By;
 /// The queue: so many clients publish batch after batch.
 #[must_use]
 pub fn publish(batch: usize, size: usize, clients: usize) -> Contender {
-    Contender::new("pgqueue", move |m| publishing::ours::<TokioPostgresDriver>(m, batch, size, clients, false))
+    publish_as("pgqueue", publishing::How::Plainly, batch, size, clients)
+}
+
+/// The same where concurrent calls share a statement.
+#[must_use]
+pub fn publish_coalescing(batch: usize, size: usize, clients: usize) -> Contender {
+    publish_as("pgqueue, coalescing", publishing::How::Coalescing, batch, size, clients)
+}
+
+fn publish_as(who: &'static str, how: publishing::How, batch: usize, size: usize, clients: usize) -> Contender {
+    Contender::new(who, move |m| publishing::ours::<TokioPostgresDriver>(m, how, batch, size, clients))
         .with("batch", batch)
         .with("clients", clients)
 }

@@ -12,7 +12,9 @@ mod run;
 mod scenarios;
 
 pub use arguments::{Arguments, Scenario};
-pub use beside::{By, drain, drain_by_hand, end_to_end, keys, latency, order, publish, publish_bare};
+pub use beside::{
+    By, drain, drain_by_hand, end_to_end, keys, latency, order, publish, publish_bare, publish_coalescing,
+};
 pub use drivers::DriverName;
 pub use harness::{
     Bench, Contender, Measurement, Meter, Poured, Sample, Sink, Spent, Tally, WINDOW, keep_pace, number, payload, pour,

@@ -1,6 +1,7 @@
 //! Publishing, in batches and singly, beside inserts into a table with nothing but payloads.
 
 use anyhow::Result;
+use pgqueue_postgres::Options;
 
 use super::{BARE, INSERT_BARE};
 use crate::{
@@ -13,8 +14,8 @@ const CLIENTS: [usize; 3] = [1, 8, 32];
 
 pub(crate) async fn run<D: Driver>(bench: &mut Bench) -> Result<()> {
     let (batch, size) = (bench.arguments.batch, bench.arguments.payload);
-    let ours = move |batch, clients| {
-        Contender::new("pgqueue", move |measurement| ours::<D>(measurement, batch, size, clients, false))
+    let ours = move |who, how, batch, clients| {
+        Contender::new(who, move |measurement| ours::<D>(measurement, how, batch, size, clients))
             .with("batch", batch)
             .with("clients", clients)
     };
@@ -23,37 +24,50 @@ pub(crate) async fn run<D: Driver>(bench: &mut Bench) -> Result<()> {
             .with("batch", batch)
             .with("clients", clients)
     };
-    let keyed = Contender::new("pgqueue, keys", move |measurement| ours_keyed::<D>(measurement, batch, size));
     let batches = [
         bare(batch, 1),
-        ours(batch, 1).against(0).hopes_for(Target::AtLeast(0.6)),
-        keyed.with("batch", batch).with("clients", 1).against(0),
+        ours("pgqueue", How::Plainly, batch, 1).against(0).hopes_for(Target::AtLeast(0.75)),
+        ours("pgqueue, keys", How::WithKeys, batch, 1).against(0),
     ];
     bench.compare("publish", &batches).await?;
     for clients in CLIENTS {
-        bench.compare("publish", &[bare(1, clients), ours(1, clients).against(0)]).await?;
+        let singly = [
+            bare(1, clients),
+            ours("pgqueue", How::Plainly, 1, clients).against(0),
+            ours("pgqueue, coalescing", How::Coalescing, 1, clients).against(0),
+        ];
+        bench.compare("publish", &singly).await?;
     }
     Ok(())
 }
 
-async fn ours_keyed<D: Driver>(measurement: Measurement, batch: usize, size: usize) -> Result<Sample> {
-    ours::<D>(measurement, batch, size, 1, true).await
+/// How the queue publishes.
+#[derive(Clone, Copy)]
+pub(crate) enum How {
+    Plainly,
+    /// Messages that have one of a thousand keys.
+    WithKeys,
+    /// Concurrent calls share a statement.
+    Coalescing,
 }
 
 pub(crate) async fn ours<D: Driver>(
     measurement: Measurement,
+    how: How,
     batch: usize,
     size: usize,
     clients: usize,
-    with_keys: bool,
 ) -> Result<Sample> {
     let queue = measurement.queue::<D>(clients).await?;
+    let queue = queue.with_options(Options::new().with_coalescing(matches!(how, How::Coalescing)))?;
     measurement.subscribe::<D>(&queue, "one").await?;
     measurement.settle().await?;
     let queues = (0..clients).map(|_| queue.clone());
-    let poured = match with_keys {
-        true => pour(&measurement, queues.map(Keyed).collect(), batch, size, measurement.duration).await?,
-        false => pour(&measurement, queues.map(Ours).collect(), batch, size, measurement.duration).await?,
+    let poured = match how {
+        How::WithKeys => pour(&measurement, queues.map(Keyed).collect(), batch, size, measurement.duration).await?,
+        How::Plainly | How::Coalescing => {
+            pour(&measurement, queues.map(Ours).collect(), batch, size, measurement.duration).await?
+        }
     };
     measurement.check_table("pgqueue.log", poured.total).await?;
     Ok(poured.sample())

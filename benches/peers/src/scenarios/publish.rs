@@ -1,7 +1,7 @@
 //! Publishing, in batches and one by one.
 
 use anyhow::{Result, ensure};
-use pgqueue_bench::{Bench, Contender, Measurement, Sample, pour, publish, publish_bare};
+use pgqueue_bench::{Bench, Contender, Measurement, Sample, pour, publish, publish_bare, publish_coalescing};
 
 use crate::{
     peer::Peer,
@@ -33,6 +33,7 @@ pub(crate) async fn run(bench: &mut Bench, only: &Selection) -> Result<()> {
     }
     for clients in CLIENTS {
         let contenders = vec![
+            publish_coalescing(1, size, clients),
             publish(1, size, clients),
             publish_bare(1, size, clients),
             peer::<Graphile>("graphile_worker", 1, size, clients),
