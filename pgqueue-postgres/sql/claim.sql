@@ -637,7 +637,9 @@ begin
       end if;
       insert into pgqueue.cursor values (c.*);
       if c.n % 16 = 0 then
-        delete from pgqueue.cursor where subscription = s.id and lane = c.lane and n < c.n - 1;
+        -- Those before were deleted before, and stay in the index while somebody holds vacuum's horizon; now and then it sees to that.
+        delete from pgqueue.cursor
+        where subscription = s.id and lane = c.lane and n < c.n - 1 and n >= case when c.n % 65536 = 0 then 0 else c.n - 64 end;
       end if;
     end loop;
   end if;

@@ -20,6 +20,8 @@ const PATIENCE_A_THOUSAND: Duration = Duration::from_secs(10);
 const GLANCE: Duration = Duration::from_millis(50);
 /// How many buffers more a statement may touch: the indexes are higher.
 const HIGHER: i64 = 25;
+/// What trimming may touch more: an idle lane passes messages once a second, and until then the leases of that second may be needed.
+const OF_A_SECOND: i64 = 250;
 /// How many messages a transaction publishes.
 const BATCH: u32 = 100;
 
@@ -192,7 +194,8 @@ async fn nothing_grows_but_space(culprit: Culprit) {
     let after = session.measure().await;
     println!("{culprit:?}: buffers {before:?}, and after {} leases {after:?}", leases());
     for (what, before) in before {
-        assert!(after[what] - before <= HIGHER, "{what} touches {before} buffers, then {}", after[what]);
+        let more = HIGHER + if what == "trimming" { OF_A_SECOND } else { 0 };
+        assert!(after[what] - before <= more, "{what} touches {before} buffers, then {}", after[what]);
     }
 
     let holder = queue.horizon_holder().await.unwrap().expect("somebody holds the horizon");
