@@ -17,6 +17,6 @@ pub use beside::{
 };
 pub use drivers::DriverName;
 pub use harness::{
-    Bench, Contender, Measurement, Meter, Poured, Sample, Sink, Spent, Tally, WINDOW, keep_pace, number, payload, pour,
+    Bench, Contender, Measurement, Meter, Poured, Sample, Sink, Spent, Tally, WINDOW, number, payload, pour, pour_all,
 };
 pub use run::run;

@@ -10,6 +10,7 @@ use crate::order::Order;
 /// Handles orders until the stream ends, and then those that it has in hand.
 pub(crate) async fn run<S: Future<Output = ()> + Send>(stream: ConsumeStream<S>, takes: Duration) -> Result<()> {
     let handler = async |job: Job<Order>| {
+        eprintln!("mailing {}", job.value.customer);
         sleep(takes).await;
         eprintln!("mailed {}: {}", job.value.customer, job.value.amount);
         Ok::<_, BoxError>(Ack::Ok)

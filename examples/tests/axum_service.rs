@@ -94,7 +94,8 @@ async fn what_is_ordered_is_mailed_and_health_says_so() {
 async fn what_is_being_handled_at_the_signal_is_finished() {
     let mut service = Service::start(&["--handle-ms", "700"], None).await;
     service.ask("POST", "/orders", ORDER).await;
-    until_in_flight(&service).await;
+    service.says("mailing Ada").await;
+    assert_eq!(service.ask("GET", "/health", "").await.1["in_flight"], 1);
     send(&service.child, Signal::TERM);
     service.says("stopping").await;
     service.says("mailed Ada: 5").await;
@@ -108,7 +109,8 @@ async fn what_takes_longer_than_the_deadline_waits_for_the_next_process() {
     let url = database.url();
     let mut service = Service::start(&["--handle-ms", "60000", "--deadline", "1"], Some(&url)).await;
     service.ask("POST", "/orders", ORDER).await;
-    until_in_flight(&service).await;
+    service.says("mailing Ada").await;
+    assert_eq!(service.ask("GET", "/health", "").await.1["in_flight"], 1);
     send(&service.child, Signal::TERM);
     service.says("the deadline is over").await;
     assert!(!service.end().await.status.success());
@@ -117,14 +119,4 @@ async fn what_takes_longer_than_the_deadline_waits_for_the_next_process() {
     next.says("mailed Ada: 5").await;
     send(&next.child, Signal::INT);
     assert!(next.end().await.status.success());
-}
-
-/// Waits until the worker has the order.
-async fn until_in_flight(service: &Service) {
-    let in_flight = async {
-        while service.ask("GET", "/health", "").await.1["in_flight"] != 1 {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    soon("an order in hand", in_flight).await;
 }

@@ -222,13 +222,13 @@ async fn work(role: Role, options: &Options, name: &str) -> anyhow::Result<()> {
     let url = env::var(DATABASE_URL).with_context(|| format!("{DATABASE_URL} is not set"))?;
     match options.driver {
         Driver::TokioPostgres => {
-            work_through(role, options.dies_after, &ThroughTokioPostgres::open(&url, name).await?).await
+            work_through(role, options.dies_after, name, &ThroughTokioPostgres::open(&url, name).await?).await
         }
-        Driver::Sqlx => work_through(role, options.dies_after, &ThroughSqlx::open(&url, name).await?).await,
+        Driver::Sqlx => work_through(role, options.dies_after, name, &ThroughSqlx::open(&url, name).await?).await,
     }
 }
 
-async fn work_through(role: Role, dies_after: Option<Step>, service: &impl Service) -> anyhow::Result<()> {
+async fn work_through(role: Role, dies_after: Option<Step>, name: &str, service: &impl Service) -> anyhow::Result<()> {
     let done = AtomicUsize::new(0);
     let after = |step: Step| {
         if Some(step) == dies_after && done.load(Ordering::Relaxed) + 1 == LAST {
@@ -247,7 +247,8 @@ async fn work_through(role: Role, dies_after: Option<Step>, service: &impl Servi
             Ok(())
         }
         Role::Ledger => {
-            let stream = subscribe(service.consumer()).await?.until(service.until_idle());
+            let queue = service.queue();
+            let stream = subscribe(queue.subscription(subscription(name))).await?.until(until_idle(queue, name));
             let book = async |job: Job<Order>| -> Result<Ack, BoxError> {
                 after(Step::Received);
                 let (order, delivery) = job.take_delivery()?;

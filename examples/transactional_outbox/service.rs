@@ -1,9 +1,8 @@
 //! [`Service`]: what the shop and the ledger do, step by step, whichever client they have.
 
-use std::sync::Arc;
-
 use clap::ValueEnum;
-use pgqueue_core::{Delivery, SubscriptionDriver};
+use pgqueue_core::Delivery;
+use pgqueue_postgres::{Client, PgQueue};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -42,6 +41,8 @@ impl Step {
 pub(crate) type After<'a> = &'a (dyn Fn(Step) + Sync);
 
 pub(crate) trait Service: Sync {
+    type Client: Client;
+
     /// Takes an order: its row and its message are there together, or neither.
     fn place(&self, amount: i64, after: After<'_>) -> impl Future<Output = anyhow::Result<()>> + Send;
 
@@ -53,9 +54,5 @@ pub(crate) trait Service: Sync {
         after: After<'_>,
     ) -> impl Future<Output = anyhow::Result<()>> + Send;
 
-    /// A consumer of the ledger's subscription.
-    fn consumer(&self) -> Arc<dyn SubscriptionDriver>;
-
-    /// Resolves when all is booked.
-    fn until_idle(&self) -> impl Future<Output = ()> + Send + 'static;
+    fn queue(&self) -> &PgQueue<Self::Client>;
 }

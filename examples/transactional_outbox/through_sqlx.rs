@@ -1,15 +1,10 @@
 //! The shop and the ledger through sqlx.
 
-use std::sync::Arc;
-
-use pgqueue_core::{Delivery, NewMessage, SubscriptionDriver};
-use pgqueue_sqlx::PgQueue;
+use pgqueue_core::{Delivery, NewMessage};
+use pgqueue_sqlx::{PgQueue, Sqlx};
 use sqlx::{PgPool, postgres::PgConnectOptions};
 
-use crate::{
-    service::{After, Order, Service, Step},
-    subscription, until_idle,
-};
+use crate::service::{After, Order, Service, Step};
 
 pub(crate) struct ThroughSqlx {
     name: String,
@@ -27,6 +22,8 @@ impl ThroughSqlx {
 }
 
 impl Service for ThroughSqlx {
+    type Client = Sqlx;
+
     async fn place(&self, amount: i64, after: After<'_>) -> anyhow::Result<()> {
         let mut transaction = self.pool.begin().await?;
         after(Step::Begun);
@@ -59,12 +56,7 @@ impl Service for ThroughSqlx {
         Ok(())
     }
 
-    fn consumer(&self) -> Arc<dyn SubscriptionDriver> {
-        Arc::new(self.queue.subscription(subscription(&self.name)))
-    }
-
-    fn until_idle(&self) -> impl Future<Output = ()> + Send + 'static {
-        let (queue, name) = (self.queue.clone(), self.name.clone());
-        async move { until_idle(&queue, &name).await }
+    fn queue(&self) -> &PgQueue {
+        &self.queue
     }
 }

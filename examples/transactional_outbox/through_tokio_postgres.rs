@@ -1,16 +1,11 @@
 //! The shop and the ledger through tokio-postgres.
 
-use std::sync::Arc;
-
-use pgqueue_core::{Delivery, NewMessage, SubscriptionDriver};
-use pgqueue_tokio_postgres::PgQueue;
+use pgqueue_core::{Delivery, NewMessage};
+use pgqueue_tokio_postgres::{PgQueue, TokioPostgres};
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, Config, NoTls};
 
-use crate::{
-    service::{After, Order, Service, Step},
-    subscription, until_idle,
-};
+use crate::service::{After, Order, Service, Step};
 
 pub(crate) struct ThroughTokioPostgres {
     name: String,
@@ -29,6 +24,8 @@ impl ThroughTokioPostgres {
 }
 
 impl Service for ThroughTokioPostgres {
+    type Client = TokioPostgres;
+
     async fn place(&self, amount: i64, after: After<'_>) -> anyhow::Result<()> {
         let mut client = self.client.lock().await;
         let mut transaction = client.transaction().await?;
@@ -57,12 +54,7 @@ impl Service for ThroughTokioPostgres {
         Ok(())
     }
 
-    fn consumer(&self) -> Arc<dyn SubscriptionDriver> {
-        Arc::new(self.queue.subscription(subscription(&self.name)))
-    }
-
-    fn until_idle(&self) -> impl Future<Output = ()> + Send + 'static {
-        let (queue, name) = (self.queue.clone(), self.name.clone());
-        async move { until_idle(&queue, &name).await }
+    fn queue(&self) -> &PgQueue {
+        &self.queue
     }
 }

@@ -1,7 +1,7 @@
 //! [`Between`]: a client that does as another does, but for what a test does in between.
 
 use async_trait::async_trait;
-use pgqueue_postgres::{Client, ClientError, ListenerConnection, Parameter};
+use pgqueue_postgres::{Client, ClientError, ListenerConnection, Parameter, PgQueue};
 
 /// What happens between a consumer and its client.
 #[async_trait]
@@ -23,10 +23,9 @@ pub(crate) struct Between<C, M> {
     meddler: M,
 }
 
-impl<C, M> Between<C, M> {
-    pub(crate) fn new(client: C, meddler: M) -> Self {
-        Self { client, meddler }
-    }
+/// A queue on a client of its own that is meddled with.
+pub(crate) async fn meddled<C: Client, M: Meddle>(url: &str, meddler: M) -> PgQueue<Between<C, M>> {
+    PgQueue::new(Between { client: C::connect(url).await.unwrap(), meddler })
 }
 
 #[async_trait]
@@ -35,7 +34,7 @@ impl<C: Client, M: Meddle> Client for Between<C, M> {
     type Transaction = C::Transaction;
 
     async fn connect(url: &str) -> Result<Self, ClientError> {
-        Ok(Self::new(C::connect(url).await?, M::default()))
+        Ok(Self { client: C::connect(url).await?, meddler: M::default() })
     }
 
     async fn query(&self, statement: &str, parameters: &[Parameter]) -> Result<Vec<C::Row>, ClientError> {

@@ -18,10 +18,10 @@ use pgqueue_tokio_postgres::TokioPostgres;
 use tokio::time::sleep;
 
 use crate::{
-    between::{Between, Meddle},
+    between::{Between, Meddle, meddled},
     both_clients::on_both_clients,
     common::{consume, invoices, next, number, publish_number, publish_numbers, queue, quiet, take},
-    sleeping::{RARELY, rarely_looking},
+    sleeping::{AT_ONCE, RARELY, rarely_looking},
 };
 
 on_both_clients!(
@@ -35,9 +35,6 @@ on_both_clients!(
     a_lane_hands_out_one_redriven_message_at_a_time,
     who_answers_for_a_lost_lease_spoils_nothing_for_the_next,
 );
-
-/// Within how much time who sleeps hears of a message, with some slack for a busy machine.
-const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// A lease, and how late a claim is answered: a beat comes every third of the lease.
 const LEASE: Duration = Duration::from_secs(3);
@@ -94,8 +91,7 @@ impl Meddle for Switch {
 /// A queue behind a switch.
 async fn switched<C: Client>(database: &Database) -> (PgQueue<Between<C, Switch>>, Switch) {
     let switch = Switch::default();
-    let client = C::connect(&database.url()).await.unwrap();
-    (PgQueue::new(Between::new(client, switch.clone())), switch)
+    (meddled(&database.url(), switch.clone()).await, switch)
 }
 
 async fn failing_claims_ahead_are_not_repeated_at_once<C: Client>() {

@@ -1,25 +1,25 @@
 //! What a consumer that goes in order by key asks of the server: a message waits for the one before it, and none for a look.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
 use pgqueue_core::{ConsumeStream, Delivery, Error, NewMessage, Order, Publisher, SubscriptionDriver, bucket};
-use pgqueue_postgres::{Client, ClientError, PgQueue};
+use pgqueue_postgres::{Client, ClientError};
 use pgqueue_testserver::Database;
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 
 use crate::{
-    between::{Between, Meddle},
+    between::{Meddle, meddled},
     both_clients::on_both_clients,
     common::{QUIET, consume, invoices, next, patiently, queue, until_sql},
-    sleeping::{RARELY, asleep, rarely_looking},
+    sleeping::{AT_ONCE, RARELY, asleep, rarely_looking},
 };
 
 on_both_clients!(
@@ -65,7 +65,7 @@ async fn looks_follow_runs_and_not_messages<C: Client>() {
     let (database, publisher) = queue::<C>().await;
     let counted = Counted::default();
     let claims = Arc::clone(&counted.0);
-    let queue = PgQueue::<Between<C, Counted>>::new(Between::new(C::connect(&database.url()).await.unwrap(), counted));
+    let queue = meddled::<C, _>(&database.url(), counted).await;
     let subscription = invoices().with_order(Order::ByKey);
     queue.insert_subscription(&subscription).await.unwrap();
     publisher.publish("orders", (0..MESSAGES).map(|n| of_key(n % KEYS)).collect()).await.unwrap();
@@ -90,9 +90,6 @@ async fn other_keys_come_while_one_is_held_back<C: Client>() {
     held.ok().await.unwrap();
     next(&mut stream).await.ok().await.unwrap();
 }
-
-/// Within how much time who sleeps hears of a message, with some slack for a busy machine.
-const AT_ONCE: Duration = Duration::from_secs(3);
 
 async fn at_once(stream: &mut ConsumeStream) -> Delivery {
     timeout(AT_ONCE, stream.next()).await.expect("it comes at once").unwrap().unwrap()
@@ -145,15 +142,18 @@ async fn what_follows_in_a_lane_goes_to_another_if_its_consumer_leaves<C: Client
 /// Holds the first claim's answer up until it is told.
 #[derive(Default)]
 struct Late {
-    claims: AtomicUsize,
     answers: Arc<Notify>,
+    answered: Arc<watch::Sender<usize>>,
 }
 
 #[async_trait]
 impl Meddle for Late {
     async fn after(&self, statement: &str) {
-        if statement.contains("pgqueue.claim(") && self.claims.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.answers.notified().await;
+        if statement.contains("pgqueue.claim(") {
+            if *self.answered.borrow() == 0 {
+                self.answers.notified().await;
+            }
+            self.answered.send_modify(|answered| *answered += 1);
         }
     }
 }
@@ -161,9 +161,8 @@ impl Meddle for Late {
 async fn claim_on_its_way_does_not_hide_the_sleep_that_began_meanwhile<C: Client>() {
     let (database, publisher) = queue::<C>().await;
     let late = Late::default();
-    let answers = Arc::clone(&late.answers);
-    let queue = PgQueue::<Between<C, Late>>::new(Between::new(C::connect(&database.url()).await.unwrap(), late));
-    let queue = rarely_looking(queue);
+    let (answers, mut answered) = (Arc::clone(&late.answers), late.answered.subscribe());
+    let queue = rarely_looking(meddled::<C, _>(&database.url(), late).await);
     queue.insert_subscription(&invoices()).await.unwrap();
     let driver = queue.subscription(invoices());
     let mut wakeups = driver.listen().await.unwrap();
@@ -171,7 +170,7 @@ async fn claim_on_its_way_does_not_hide_the_sleep_that_began_meanwhile<C: Client
     let woken = tokio::spawn(async move { wakeups.next().await.unwrap().unwrap() });
     until_sql(&database, "select count(*) from pgqueue.sleeper", "1").await;
     answers.notify_one();
-    tokio::time::sleep(QUIET).await; // it looks once more, and sleeps
+    patiently("the look before the sleep", answered.wait_for(|answered| *answered == 2)).await.unwrap();
     publisher.publish("orders", vec![of_key(0)]).await.unwrap();
     timeout(AT_ONCE, woken).await.expect("it wakes up at once").unwrap();
     let delivery = driver.fetch_pending().await.unwrap().unwrap();

@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     backend::Backend,
-    between::{Between, Deaf, Meddle},
+    between::{Between, Deaf, Meddle, meddled},
     both_clients::on_both_clients,
     common::{
         PATIENCE, QUIET, SHORT_LEASE, WAITS, assert_says, claim_of, consume, end, invoices, next, number, patiently,
@@ -63,10 +63,6 @@ impl Meddle for Counted {
     }
 }
 
-async fn connect<C: Client, M: Meddle>(url: &str, meddler: M) -> PgQueue<Between<C, M>> {
-    PgQueue::new(Between::new(C::connect(url).await.unwrap(), meddler))
-}
-
 /// For how many seconds the consumer of the invoices is silent; very many if it was buried.
 const SILENT: &str = "select coalesce(max(extract(epoch from clock_timestamp() - o.beat_at)), 1000) \
     from pgqueue.owner o join pgqueue.subscription s on s.id = o.subscription where s.name = 'invoices'";
@@ -75,7 +71,7 @@ async fn who_has_something_in_hand_at_every_pulse_and_nothing_when_it_would_beat
     let (database, publisher) = queue::<C>().await;
     let counted = Counted::default();
     let mut pulses = counted.pulses.subscribe();
-    let queue = connect::<C, _>(&database.url(), counted).await;
+    let queue = meddled::<C, _>(&database.url(), counted).await;
     // Somebody else in the process, since whom it pulses.
     let mut other = consume(&queue, Subscription::new("other", "orders").with_lease(LEASE)).await;
     quiet(&mut other).await;
@@ -137,7 +133,7 @@ async fn pulse_on_its_way_brings_nobody_back_who_left<C: Client>() {
     let (database, queue) = queue::<C>().await;
     let held = Held::default();
     let (is_sent, may_go, is_done) = (Arc::clone(&held.is_sent), Arc::clone(&held.may_go), Arc::clone(&held.is_done));
-    let holding = connect::<C, _>(&database.url(), held).await;
+    let holding = meddled::<C, _>(&database.url(), held).await;
     // So that waiting for the lease would be seen.
     let wanted = invoices().with_consumers(Consumers::Exclusive).with_lease(PATIENCE * 10);
     let mut stream = consume(&holding, wanted.clone()).await;
@@ -231,7 +227,7 @@ impl Meddle for Stalled {
 
 async fn stalled_pulse_lets_no_idle_consumer_be_buried<C: Client>() {
     let (database, queue) = queue::<C>().await;
-    let stalled = connect::<C, _>(&database.url(), Stalled).await;
+    let stalled = meddled::<C, _>(&database.url(), Stalled).await;
     // Over before a pulse is given up.
     let lease = stalled.options().time_limit() / 5;
     let wanted = invoices().with_consumers(Consumers::SingleActive).with_lease(lease);
@@ -267,7 +263,7 @@ async fn what_is_scheduled_does_not_wait_for_the_log_to_be_trimmed<C: Client>() 
     let (database, queue) = queue::<C>().await;
     let trimming = Trimming::default();
     let is_sent = Arc::clone(&trimming.is_sent);
-    let trimming = connect::<C, _>(&database.url(), trimming).await;
+    let trimming = meddled::<C, _>(&database.url(), trimming).await;
     let mut stream = consume(&trimming, invoices()).await;
     publish_number(&queue, 0).await;
     next(&mut stream).await.ok().await.unwrap();
@@ -285,7 +281,7 @@ async fn what_is_scheduled_between_two_pulses_comes_within_a_second<C: Client>()
     let (database, publisher) = queue::<C>().await;
     let counted = Counted::default();
     let mut pulses = counted.pulses.subscribe();
-    let queue = connect::<C, _>(&database.url(), counted).await;
+    let queue = meddled::<C, _>(&database.url(), counted).await;
     let mut stream = consume(&queue, invoices()).await;
     for number in 0..3 {
         quiet(&mut stream).await;
@@ -316,7 +312,7 @@ async fn what_a_claim_took_whose_answer_was_lost_comes_again_however_late_it_com
     let (database, queue) = queue::<C>().await;
     let counted = Counted::default();
     let mut beats = counted.beats.subscribe();
-    let beating = connect::<C, _>(&database.url(), counted).await;
+    let beating = meddled::<C, _>(&database.url(), counted).await;
     let mut stream = consume(&beating, invoices().with_lease(SHORT_LEASE)).await;
     for number in 0..3 {
         publish_number(&queue, number).await;

@@ -11,6 +11,9 @@ use crate::common::{patiently, quiet};
 /// How often who sleeps looks by itself: not within a test.
 pub(crate) const RARELY: Duration = Duration::from_secs(60);
 
+/// Within how much time who sleeps hears of a message, with some slack for a busy machine.
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(3);
+
 /// How many sleep, as far as publishers know.
 const SLEEPERS: &str = "select count(*) from pgqueue.sleeper where armed_until > now()";
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Result;
+use futures::future::try_join_all;
 use pgqueue_core::{NewMessage, Publisher};
 
 use super::{Measurement, Sample, Spent, TOPIC, Tally, WINDOW, keep_pace, payload};
@@ -26,8 +27,8 @@ pub trait Sink: Send + 'static {
 /// The queue.
 pub(crate) struct Ours<Q>(pub(crate) Q);
 
-/// The queue, while somebody consumes as much.
-pub(crate) struct Consumed<Q>(pub(crate) Q, pub(crate) Arc<Tally>);
+/// What takes payloads while somebody consumes as many.
+pub(crate) struct Consumed<S>(pub(crate) S, pub(crate) Arc<Tally>);
 
 /// The queue, with messages that have one of a thousand keys.
 pub(crate) struct Keyed<Q>(pub(crate) Q);
@@ -45,13 +46,12 @@ impl<Q: Publisher + 'static> Sink for Ours<Q> {
     }
 }
 
-impl<Q: Publisher + 'static> Sink for Consumed<Q> {
+impl<S: Sink> Sink for Consumed<S> {
     async fn put(&mut self, payloads: Vec<Vec<u8>>) -> Result<()> {
         if let Some(first) = payloads.first() {
             keep_pace(super::number(first)?, WINDOW, std::slice::from_ref(&self.1)).await?;
         }
-        self.0.publish(TOPIC, payloads.into_iter().map(NewMessage::new).collect()).await?;
-        Ok(())
+        self.0.put(payloads).await
     }
 }
 
@@ -139,4 +139,35 @@ pub async fn pour<S: Sink>(
     }
     let spent = meter.stop().await?;
     Ok(Poured { timed, elapsed: last - start, total: numbers.load(Ordering::Relaxed), spent })
+}
+
+/// Lets the sinks publish so many messages, batch after batch, at most `window` ahead of each tally.
+///
+/// # Errors
+///
+/// When one of them fails, or nobody consumes.
+pub async fn pour_all<S: Sink>(
+    sinks: Vec<S>,
+    messages: usize,
+    batch: usize,
+    size: usize,
+    window: usize,
+    tallies: &[Arc<Tally>],
+) -> Result<()> {
+    let numbers = Arc::new(AtomicUsize::new(0));
+    let publish = |mut sink: S| {
+        let (numbers, tallies) = (Arc::clone(&numbers), tallies.to_vec());
+        tokio::spawn(async move {
+            loop {
+                let first = numbers.fetch_add(batch, Ordering::Relaxed);
+                if first >= messages {
+                    return anyhow::Ok(());
+                }
+                keep_pace(first, window, &tallies).await?;
+                sink.put((first..messages.min(first + batch)).map(|n| payload(n, size)).collect()).await?;
+            }
+        })
+    };
+    let tasks: Vec<_> = sinks.into_iter().map(publish).collect();
+    try_join_all(tasks).await?.into_iter().collect()
 }

@@ -130,7 +130,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// # Errors
 ///
 /// When it does not get better.
-pub async fn keep_pace(n: usize, window: usize, tallies: &[Arc<Tally>]) -> Result<()> {
+pub(super) async fn keep_pace(n: usize, window: usize, tallies: &[Arc<Tally>]) -> Result<()> {
     let wait = async {
         while tallies.iter().any(|tally| n > tally.count_settled() + window) {
             sleep(PAUSE).await;

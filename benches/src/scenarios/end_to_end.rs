@@ -1,19 +1,14 @@
 //! Publishing and consuming at the same time, with one subscription and with several that all get everything.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use anyhow::Result;
 use futures::future::{join_all, try_join_all};
-use pgqueue_core::{NewMessage, Publisher, Subscription};
+use pgqueue_core::Subscription;
 
 use crate::{
     drivers::Driver,
-    harness::{
-        Bench, Contender, Measurement, Queue, Sample, TOPIC, Tally, Target, WINDOW, consume, keep_pace, payload,
-    },
+    harness::{Bench, Contender, Measurement, Ours, Queue, Sample, TOPIC, Tally, Target, WINDOW, consume, pour_all},
 };
 
 const PUBLISHERS: usize = 2;
@@ -74,10 +69,8 @@ pub(crate) async fn measure_on(m: Measurement, queue: impl Queue, go: Go) -> Res
                 .map(|_| tokio::spawn(consume(queue.clone(), subscription.clone(), PREFETCH, Arc::clone(tally)))),
         );
     }
-    let published = Arc::new(AtomicUsize::new(0));
-    let publisher = |_| tokio::spawn(publish(queue.clone(), messages, go, Arc::clone(&published), tallies.clone()));
-    let publishers: Vec<_> = (0..PUBLISHERS).map(publisher).collect();
-    try_join_all(publishers).await?.into_iter().collect::<Result<Vec<_>>>()?;
+    let sinks = (0..PUBLISHERS).map(|_| Ours(queue.clone())).collect();
+    pour_all(sinks, messages, go.batch, go.size, WINDOW, &tallies).await?;
     join_all(tallies.iter().map(|tally| tally.complete())).await;
     let spent = meter.stop().await?;
     try_join_all(consumers).await?.into_iter().collect::<Result<Vec<_>>>()?;
@@ -85,23 +78,4 @@ pub(crate) async fn measure_on(m: Measurement, queue: impl Queue, go: Go) -> Res
         tally.check()?;
     }
     Ok(Sample::metered(messages, spent))
-}
-
-/// Publishes batch after batch, and waits while that is too far ahead.
-async fn publish(
-    queue: impl Publisher,
-    messages: usize,
-    go: Go,
-    published: Arc<AtomicUsize>,
-    tallies: Vec<Arc<Tally>>,
-) -> Result<()> {
-    loop {
-        let first = published.fetch_add(go.batch, Ordering::Relaxed);
-        if first >= messages {
-            return Ok(());
-        }
-        keep_pace(first, WINDOW, &tallies).await?;
-        let batch = (first..messages.min(first + go.batch)).map(|n| NewMessage::new(payload(n, go.size)));
-        queue.publish(TOPIC, batch.collect()).await?;
-    }
 }

@@ -7,7 +7,7 @@ use pgqueue_core::Subscription;
 
 use crate::{
     drivers::{Driver, Peer},
-    harness::{Bench, Consumed, Contender, Measurement, Sample, TOPIC, Tally, Target, consume, pour},
+    harness::{Bench, Consumed, Contender, Measurement, Ours, Sample, TOPIC, Tally, Target, consume, pour},
 };
 
 /// Who publishes, and how much at a time.
@@ -92,7 +92,7 @@ async fn held<D: Driver>(
     let prefetch = subscription.prefetch();
     let consumer = |_| tokio::spawn(consume(queue.clone(), subscription.clone(), prefetch, Arc::clone(&tally)));
     let tasks: Vec<_> = (0..consumers).map(consumer).collect();
-    let sinks = (0..CLIENTS).map(|_| Consumed(queue.clone(), Arc::clone(&tally))).collect();
+    let sinks = (0..CLIENTS).map(|_| Consumed(Ours(queue.clone()), Arc::clone(&tally))).collect();
     let meter = m.meter().await?;
     let mut probes = Vec::new();
     let poured = tokio::select! {

@@ -158,7 +158,7 @@ async fn send<C: Client>(consumer: &Arc<Consumer<C>>, answers: &[Answer]) -> Res
     let (parameters, rings) = {
         let state = consumer.lock();
         // Where everything is out that may be, a look follows.
-        let looks = state.phase == Phase::Running && consumer.is_listening() && !state.held.has_deliverable();
+        let rings = state.phase != Phase::Running || !consumer.is_listening() || state.held.has_deliverable();
         let leases = &state.held.leases;
 
         let mut done: HashMap<LeaseId, usize> = HashMap::new();
@@ -185,9 +185,9 @@ async fn send<C: Client>(consumer: &Arc<Consumer<C>>, answers: &[Answer]) -> Res
             Parameter::array(rows.iter().map(|(number, _, _)| i32::try_from(*number).ok()))?,
             Parameter::array(rows.iter().map(|(_, answer, _)| delay_ms(&answer.verdict)))?,
             Parameter::array(each(reason))?,
-            Parameter::new(!looks),
+            Parameter::new(rings),
         ];
-        (parameters, !looks)
+        (parameters, rings)
     };
     let rows = consumer.query(statement::SETTLE, &parameters).await?;
     consumer.shared.pulse.worked.store(true, Ordering::Relaxed);

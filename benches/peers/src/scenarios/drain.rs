@@ -1,19 +1,14 @@
 //! Working off a backlog, until every answer is durable.
 
-use std::sync::Arc;
-
 use anyhow::Result;
-use pgqueue_bench::{Bench, By, Contender, Measurement, Sample, Sink, Tally, drain, drain_by_hand, payload};
+use pgqueue_bench::{Bench, By, Contender, Measurement, Sample, Sink, drain, drain_by_hand, payload};
 
-use super::{TWICE, answered};
+use super::{Backlog, LOAD, TWICE};
 use crate::{
     peer::{Peer, Style},
     peers::{apalis::Apalis, fang::Fang, graphile::Graphile, pgmq::Pgmq, sqlxmq::Sqlxmq, underway::Underway},
     selection::Selection,
 };
-
-/// How many messages are loaded at a time.
-const LOAD: usize = 500;
 
 pub(crate) async fn run(bench: &mut Bench, only: &Selection) -> Result<()> {
     let (messages, size) = (bench.arguments.messages(20_000), bench.arguments.payload);
@@ -22,7 +17,7 @@ pub(crate) async fn run(bench: &mut Bench, only: &Selection) -> Result<()> {
     let consumers = bench.arguments.consumers.map_or(vec![1, 16], |consumers| vec![consumers]);
     for consumers in consumers {
         let hands = |by, messages| drain_by_hand(by, messages, size, consumers);
-        let go = |messages| Go { messages, size, consumers, style: Style::Default };
+        let go = |messages| Backlog { messages, size, consumers, style: Style::Default };
         let mut contenders = vec![
             drain(messages, size, consumers, 100),
             drain(messages, size, consumers, 1000),
@@ -30,7 +25,7 @@ pub(crate) async fn run(bench: &mut Bench, only: &Selection) -> Result<()> {
             hands(By::Lease, messages),
             hands(By::One, few),
             // Otherwise it takes one job each time that it is told of a new one, or looks.
-            peer::<Graphile>("graphile_worker", Go { style: Style::Once, ..go(few) }).with("run", "once"),
+            peer::<Graphile>("graphile_worker", Backlog { style: Style::Once, ..go(few) }).with("run", "once"),
             peer::<Graphile>("graphile_worker", go(messages).at_best()).with("local queue", 2000),
             peer::<Pgmq>("pgmq", go(few)),
             peer::<Pgmq>("pgmq", go(messages).at_best()).with("read", 100),
@@ -51,43 +46,18 @@ pub(crate) async fn run(bench: &mut Bench, only: &Selection) -> Result<()> {
     Ok(())
 }
 
-#[derive(Clone, Copy)]
-struct Go {
-    messages: usize,
-    size: usize,
-    consumers: usize,
-    style: Style,
+fn peer<P: Peer>(who: &'static str, backlog: Backlog) -> Contender {
+    backlog.describe(Contender::new(who, move |m| measure::<P>(m, backlog)))
 }
 
-impl Go {
-    fn at_best(self) -> Self {
-        Self { style: Style::Best, ..self }
-    }
-}
-
-fn peer<P: Peer>(who: &'static str, go: Go) -> Contender {
-    let contender = Contender::new(who, move |m| measure::<P>(m, go));
-    contender.with("consumers", go.consumers).with("messages", go.messages)
-}
-
-async fn measure<P: Peer>(m: Measurement, go: Go) -> Result<Sample> {
-    let messages = m.scaled(go.messages);
+async fn measure<P: Peer>(m: Measurement, backlog: Backlog) -> Result<Sample> {
+    let messages = m.scaled(backlog.messages);
     let peer = P::set_up(&m).await?;
     let mut sink = peer.sink().await?;
     for first in (0..messages).step_by(LOAD) {
-        sink.put((first..messages.min(first + LOAD)).map(|n| payload(n, go.size)).collect()).await?;
+        sink.put((first..messages.min(first + LOAD)).map(|n| payload(n, backlog.size)).collect()).await?;
     }
     drop(sink);
-    m.settle().await?;
-
-    let tally = Arc::new(Tally::new(Some(messages)));
-    let consumers = peer.consumers(go.consumers, go.style, Arc::clone(&tally)).await?;
-    let meter = m.meter().await?;
-    let working = P::start(consumers).await?;
-    tally.complete().await;
-    tally.check()?;
-    answered::<P>(&m).await?;
-    let spent = meter.stop().await?;
-    P::stop(working).await?;
+    let (spent, _) = backlog.work_off(&m, &peer, messages).await?;
     Ok(Sample::metered(messages, spent))
 }

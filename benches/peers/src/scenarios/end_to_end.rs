@@ -1,14 +1,10 @@
 //! Publishing and consuming at the same time, where everything is for several: of who knows one consumer for a message only, each
 //! message is published once for each of them.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use anyhow::Result;
-use futures::future::try_join_all;
-use pgqueue_bench::{Bench, Contender, Measurement, Sample, Sink, Tally, WINDOW, end_to_end, keep_pace, payload};
+use pgqueue_bench::{Bench, Contender, Measurement, Sample, Tally, WINDOW, end_to_end, pour_all};
 
 use super::answered;
 use crate::{
@@ -71,34 +67,13 @@ async fn measure<P: Peer>(m: Measurement, go: Go) -> Result<Sample> {
     let consumers = peer.consumers(SUBSCRIPTIONS, Style::Best, Arc::clone(&tally)).await?;
     let meter = m.meter().await?;
     let working = P::start(consumers).await?;
-    let published = Arc::new(AtomicUsize::new(0));
-    let publisher = |sink| tokio::spawn(publish(sink, copies, go, Arc::clone(&published), Arc::clone(&tally)));
-    let publishers: Vec<_> = sinks.into_iter().map(publisher).collect();
-    try_join_all(publishers).await?.into_iter().collect::<Result<Vec<_>>>()?;
+    // As many messages a call as for the queue, and so several times as many copies.
+    let (batch, window) = (go.batch * SUBSCRIPTIONS, WINDOW * SUBSCRIPTIONS);
+    pour_all(sinks, copies, batch, go.size, window, std::slice::from_ref(&tally)).await?;
     tally.complete().await;
     tally.check()?;
     answered::<P>(&m).await?;
     let spent = meter.stop().await?;
     P::stop(working).await?;
     Ok(Sample::metered(messages, spent))
-}
-
-/// Publishes batch after batch, and waits while that is too far ahead.
-async fn publish(
-    mut sink: impl Sink,
-    copies: usize,
-    go: Go,
-    published: Arc<AtomicUsize>,
-    tally: Arc<Tally>,
-) -> Result<()> {
-    // As many messages a transaction as for the queue, and so several times as many copies.
-    let batch = go.batch * SUBSCRIPTIONS;
-    loop {
-        let first = published.fetch_add(batch, Ordering::Relaxed);
-        if first >= copies {
-            return Ok(());
-        }
-        keep_pace(first, WINDOW * SUBSCRIPTIONS, std::slice::from_ref(&tally)).await?;
-        sink.put((first..copies.min(first + batch)).map(|n| payload(n, go.size)).collect()).await?;
-    }
 }

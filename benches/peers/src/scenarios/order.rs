@@ -1,11 +1,11 @@
 //! Working off messages of few busy and many quiet keys, in order by key.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use anyhow::{Result, ensure};
-use pgqueue_bench::{Bench, Contender, Measurement, Sample, Tally, keys, order, payload};
+use pgqueue_bench::{Bench, Contender, Measurement, Sample, keys, order, payload};
 
-use super::answered;
+use super::{Backlog, LOAD};
 use crate::{
     peer::{ByKey, Style},
     peers::{graphile::Graphile, pgmq::Pgmq, sqlxmq::Sqlxmq},
@@ -13,9 +13,6 @@ use crate::{
 };
 
 const CONSUMERS: usize = 8;
-
-/// How many messages are loaded at a time.
-const LOAD: usize = 500;
 
 /// Who is absent, and why.
 const ABSENT: [(&str, &str); 3] = [
@@ -28,7 +25,7 @@ pub(crate) async fn run(bench: &mut Bench, only: &Selection) -> Result<()> {
     let (messages, size) = (bench.arguments.messages(20_000), bench.arguments.payload);
     let few = (messages / 10).max(1);
     let consumers = bench.arguments.consumers.unwrap_or(CONSUMERS);
-    let go = |messages| Go { messages, size, consumers };
+    let go = |messages| Backlog { messages, size, consumers, style: Style::ByKey };
     let contenders = vec![
         order(messages, size, consumers),
         peer::<Graphile>("graphile_worker", go(few)).with("a queue", "each key"),
@@ -42,37 +39,19 @@ pub(crate) async fn run(bench: &mut Bench, only: &Selection) -> Result<()> {
     Ok(())
 }
 
-#[derive(Clone, Copy)]
-struct Go {
-    messages: usize,
-    size: usize,
-    consumers: usize,
+fn peer<P: ByKey>(who: &'static str, backlog: Backlog) -> Contender {
+    backlog.describe(Contender::new(who, move |m| measure::<P>(m, backlog)))
 }
 
-fn peer<P: ByKey>(who: &'static str, go: Go) -> Contender {
-    let contender = Contender::new(who, move |m| measure::<P>(m, go));
-    contender.with("consumers", go.consumers).with("messages", go.messages)
-}
-
-async fn measure<P: ByKey>(m: Measurement, go: Go) -> Result<Sample> {
-    let messages = m.scaled(go.messages);
+async fn measure<P: ByKey>(m: Measurement, backlog: Backlog) -> Result<Sample> {
+    let messages = m.scaled(backlog.messages);
     let peer = P::set_up(&m).await?;
     let keys = keys(messages);
     for first in (0..messages).step_by(LOAD) {
         let last = messages.min(first + LOAD);
-        peer.put_keyed((first..last).map(|n| (keys[n].as_str(), payload(n, go.size))).collect()).await?;
+        peer.put_keyed((first..last).map(|n| (keys[n].as_str(), payload(n, backlog.size))).collect()).await?;
     }
-    m.settle().await?;
-
-    let tally = Arc::new(Tally::new(Some(messages)));
-    let consumers = peer.consumers(go.consumers, Style::ByKey, Arc::clone(&tally)).await?;
-    let meter = m.meter().await?;
-    let working = P::start(consumers).await?;
-    tally.complete().await;
-    let arrived = tally.check()?;
-    answered::<P>(&m).await?;
-    let spent = meter.stop().await?;
-    P::stop(working).await?;
+    let (spent, arrived) = backlog.work_off(&m, &peer, messages).await?;
 
     let mut latest = HashMap::new();
     let before = keys.iter().zip(arrived).filter(|(key, at)| latest.insert(*key, *at).is_some_and(|last| last > *at));
