@@ -44,6 +44,8 @@ impl Acceptor {
                 },
             }
         }
+        // A process that is being started has a copy of the socket for a moment, which would go on listening.
+        rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both).ok();
         drop(self.listener);
         connections.shutdown().await;
     }

@@ -1,6 +1,13 @@
 //! A proxy cuts, stalls and delays what goes through it.
 
-use std::{io, net::Ipv4Addr, time::Duration};
+use std::{
+    io,
+    net::Ipv4Addr,
+    process,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use pgqueue_testserver::Proxy;
 use tokio::{
@@ -13,6 +20,9 @@ use crate::support::{PATIENCE, eventually};
 
 /// How long nothing must happen where nothing may happen.
 const QUIET: Duration = Duration::from_millis(300);
+
+/// How often a proxy is cut while processes are started: some have a copy of its socket then.
+const CUTS: usize = 500;
 
 /// Starts a proxy to a service that sends back what it receives.
 async fn proxied_echo() -> Proxy {
@@ -66,6 +76,29 @@ async fn proxy_cuts_and_restores() {
     proxy.restore().await.unwrap(); // nothing to do
     let mut stream = connect(&proxy).await.unwrap();
     assert_eq!(echo(&mut stream, "three").await.unwrap(), "three");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxy_is_restored_while_processes_are_started() {
+    let proxy = proxied_echo().await;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                process::Command::new("true").status().unwrap();
+            }
+        });
+        let cuts = async {
+            for _ in 0..CUTS {
+                proxy.cut().await;
+                proxy.restore().await?;
+            }
+            Ok::<_, pgqueue_testserver::Error>(())
+        };
+        let restored = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(cuts));
+        done.store(true, Ordering::Relaxed);
+        restored.unwrap();
+    });
 }
 
 #[tokio::test]
