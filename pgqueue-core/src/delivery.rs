@@ -1,13 +1,14 @@
 //! [`Delivery`]: one handing-out of one message or a batch, to be settled once.
 
-use std::{any::Any, fmt, time::Duration};
+use std::{any::Any, fmt, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use crate::{
     Ack, Acker, Error, ErrorKind, Message, Operation, Result, batch::decode_batch, call::call_driver,
-    requeue_watch::RequeueWatch, retry::DEFAULT_TIME_LIMIT,
+    requeue_watch::RequeueWatch, retry::DEFAULT_TIME_LIMIT, telemetry,
 };
 
 /// One message, or a batch, handed to one consumer, who answers with [`ok`](Self::ok), [`requeue`](Self::requeue) or
@@ -18,6 +19,7 @@ use crate::{
 #[must_use = "a dropped delivery is requeued: settle it with `ok`, `requeue` or `settle`"]
 pub struct Delivery {
     messages: Messages,
+    subscription: Option<Arc<str>>,
     acker: Box<dyn Acker>,
     time_limit: Duration,
     /// Tells the stream of a requeue where that should end it. Declared last: it fires after the acker released.
@@ -58,7 +60,20 @@ impl Delivery {
     }
 
     fn with_messages(messages: Messages, acker: impl Acker) -> Self {
-        Self { messages, acker: Box::new(acker), time_limit: DEFAULT_TIME_LIMIT, watch: None }
+        Self { messages, subscription: None, acker: Box::new(acker), time_limit: DEFAULT_TIME_LIMIT, watch: None }
+    }
+
+    /// Says which subscription it is a delivery of, for logs, traces and metrics. For authors of drivers. Default: that is not
+    /// known.
+    pub fn for_subscription(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.subscription = Some(name.into());
+        self
+    }
+
+    /// Returns the name of the subscription, if the driver says it.
+    #[must_use]
+    pub fn subscription(&self) -> Option<&str> {
+        self.subscription.as_deref()
     }
 
     /// Returns the message, of a batch the first.
@@ -126,7 +141,8 @@ impl Delivery {
     /// # Cancel safety
     /// Dropping the future means either outcome: the answer took effect, or the message comes again.
     pub async fn settle(self, ack: Ack) -> Result<()> {
-        let Self { messages, acker, time_limit, watch } = self;
+        let Self { messages, subscription, acker, time_limit, watch } = self;
+        let since = Instant::now();
         let answer = ack.name();
         let requeue_watch = match &ack {
             Ack::Requeue(_) => watch,
@@ -138,15 +154,7 @@ impl Delivery {
         let settled = call_driver(Operation::Settle, time_limit, async { acker.settle(ack).await }).await;
         drop(requeue_watch); // only now: the stream may end once the message is back
         if settled.is_ok() {
-            let message = &messages.as_slice()[0];
-            tracing::trace!(
-                messaging.system = "pgqueue",
-                messaging.destination.name = message.topic(),
-                messaging.message.id = %message.id(),
-                messaging.batch.message_count = messages.as_slice().len(),
-                answer,
-                "a delivery was settled"
-            );
+            telemetry::settled(messages.as_slice(), subscription.as_deref(), answer, since);
         }
         settled
     }
@@ -176,13 +184,7 @@ impl Delivery {
     pub(crate) fn attach(mut self, limit: Duration, watch: Option<RequeueWatch>) -> Self {
         self.time_limit = limit;
         self.watch = watch;
-        tracing::trace!(
-            messaging.system = "pgqueue",
-            messaging.destination.name = self.message().topic(),
-            messaging.message.id = %self.message().id(),
-            messaging.batch.message_count = self.messages().len(),
-            "a delivery was handed out"
-        );
+        telemetry::delivered(&self);
         self
     }
 }

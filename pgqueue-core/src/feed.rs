@@ -15,6 +15,7 @@ use crate::{
     call::{call_driver, catch_panic_now},
     error::chain,
     retry::Failures,
+    telemetry,
 };
 
 /// Deliveries of one driver, one after the other, until an error that is not retried.
@@ -174,6 +175,7 @@ impl Feed {
         };
         let Some(pause) = pause else { return Err(error) };
         tracing::warn!(error = chain(&error), ?pause, "consuming is interrupted and will be tried again");
+        telemetry::interrupted(&error);
         Ok(Phase::Pausing(Box::pin(sleep(pause)), failed))
     }
 }

@@ -24,12 +24,21 @@ pub struct Job<T> {
 /// A delivery that worker and handler share until one of them takes it.
 pub(crate) struct Held {
     messages: Vec<Message>,
+    subscription: Option<Arc<str>>,
     delivery: Mutex<Option<Delivery>>,
 }
 
 impl Held {
     pub(crate) fn new(delivery: Delivery) -> Self {
-        Self { messages: delivery.messages().to_vec(), delivery: Mutex::new(Some(delivery)) }
+        Self {
+            messages: delivery.messages().to_vec(),
+            subscription: delivery.subscription().map(Into::into),
+            delivery: Mutex::new(Some(delivery)),
+        }
+    }
+
+    pub(crate) fn subscription(&self) -> Option<&str> {
+        self.subscription.as_deref()
     }
 
     pub(crate) fn messages(&self) -> &[Message] {

@@ -42,6 +42,12 @@
 //! far a state made from it has come. [`Consumers`] says whether several may share a subscription. A [`Registry`] serves those that
 //! are stored.
 //!
+//! # Features
+//! None is on unless it is asked for.
+//! - `metrics`: counts and times through the `metrics` crate; [which](telemetry#metrics).
+//! - `opentelemetry`: trace context goes with messages; [how](telemetry#trace-context).
+//! - `tower`: tower services as handlers, by `service_handler`.
+//!
 //! # Writing a driver
 //! Implement the three methods of [`SubscriptionDriver`] and the one of [`Acker`]; their docs state the contract and show
 //! a complete driver. Then run the `pgqueue-conformance` kit.
@@ -72,6 +78,7 @@ mod json_error;
 mod kinds;
 mod limits;
 mod message;
+mod meter;
 mod new_message;
 mod one_line;
 mod outcome;
@@ -83,13 +90,18 @@ mod retention;
 mod retry;
 mod router;
 mod selector;
+#[cfg(feature = "tower")]
+mod service;
 mod stats;
 mod stream;
 mod subscribe;
 mod subscription;
 mod subscription_store;
+pub mod telemetry;
 mod timestamp;
 mod topic;
+#[cfg(feature = "opentelemetry")]
+mod trace_context;
 mod traceparent;
 mod worker;
 
@@ -120,6 +132,8 @@ pub use retention::{Laggards, Retention};
 pub use retry::{RetryConfig, RetryPolicy};
 pub use router::{OnUnknown, Routed, Router};
 pub use selector::{Comparison, Condition, Selector};
+#[cfg(feature = "tower")]
+pub use service::service_handler;
 pub use stats::{HorizonHolder, SubscriptionStats};
 pub use stream::{ConsumeStream, OnRequeue};
 pub use subscribe::subscribe;

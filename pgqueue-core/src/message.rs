@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     Error, ErrorKind, JsonError, MessageId, NewMessage, Operation, Position, Result,
-    traceparent::{TRACEPARENT, trace_id},
+    traceparent::{self, TRACEPARENT},
 };
 
 /// A published message, as one subscription sees it.
@@ -111,7 +111,7 @@ impl Message {
     /// Context defines it. `None` if there is no such header, or a malformed one.
     #[must_use]
     pub fn trace_id(&self) -> Option<&str> {
-        self.headers().get(TRACEPARENT).and_then(|value| trace_id(value))
+        Some(traceparent::parse(self.headers().get(TRACEPARENT)?)?.trace_id)
     }
 
     /// Returns the payload.

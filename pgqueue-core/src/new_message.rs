@@ -9,6 +9,8 @@ use std::{
 use bytes::Bytes;
 use serde::Serialize;
 
+#[cfg(feature = "opentelemetry")]
+use crate::traceparent::{TRACEPARENT, TRACESTATE};
 use crate::{
     Error, ErrorKind, Result,
     limits::{MAX_HEADER_VALUE_BYTES, MAX_LABELS, MAX_PAYLOAD_BYTES, MAX_TEXT_BYTES, check_secret, check_text},
@@ -125,6 +127,17 @@ impl NewMessage {
     pub fn with_delivery_time(mut self, time: SystemTime) -> Self {
         self.due = Some(Due::At(time));
         self
+    }
+
+    /// Adds the trace that it is published in, unless it has one already, or as many headers as it may have.
+    #[cfg(feature = "opentelemetry")]
+    pub(crate) fn add_trace(&mut self, parent: &str, state: &str) {
+        let headers = [(TRACEPARENT, parent), (TRACESTATE, state)];
+        if self.headers.contains_key(TRACEPARENT) || self.headers.len() + headers.len() > MAX_LABELS {
+            return;
+        }
+        let headers = headers.into_iter().filter(|(_, value)| !value.is_empty());
+        self.headers.extend(headers.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 
     /// Returns the key.

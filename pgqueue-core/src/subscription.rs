@@ -59,8 +59,9 @@ pub enum Order {
     Unordered,
     /// Strictly in publishing order among messages of one key, through batches, retries and crashes; other keys go on.
     ///
-    /// Keys share the topic's [buckets](crate::Topic::with_buckets): a message that fails holds back its bucket until it
-    /// succeeds or is dead-lettered. A message without a key waits for none.
+    /// Keys share the topic's [buckets](crate::Topic::with_buckets), of which each is with one consumer at a time: a message that
+    /// fails holds back its bucket until it succeeds or is dead-lettered. While none fails, a message waits for those of its key;
+    /// in memory, and in batches, for those of its bucket. A message without a key waits for none.
     ByKey,
     /// Strictly in publishing order, one delivery at a time. What is committed late comes late.
     Total,

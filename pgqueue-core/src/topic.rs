@@ -33,8 +33,8 @@ impl Topic {
         }
     }
 
-    /// Sets into how many buckets keys are hashed: by-key subscriptions handle so many messages at a time, and looking for
-    /// one costs a little for each bucket. Fixed once the topic exists. Default: 16.
+    /// Sets into how many buckets keys are hashed: a by-key subscription has so many consumers at work at a time, and looking for
+    /// a message costs a little for each bucket. Fixed once the topic exists. Default: 16.
     #[must_use]
     pub fn with_buckets(mut self, buckets: u16) -> Self {
         self.buckets = buckets;

@@ -3,16 +3,27 @@
 /// The name of the header.
 pub(crate) const TRACEPARENT: &str = "traceparent";
 
-/// Returns the trace id of a header's value, `version-trace id-parent id-flags`; `None` if the value is malformed, since
-/// then the standard wants all of it ignored.
-pub(crate) fn trace_id(traceparent: &str) -> Option<&str> {
+/// The name of the header that says more, for those who know how to read it.
+#[cfg(feature = "opentelemetry")]
+pub(crate) const TRACESTATE: &str = "tracestate";
+
+/// What a header's value says, `version-trace id-parent id-flags`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Traceparent<'a> {
+    pub(crate) trace_id: &'a str,
+    pub(crate) parent_id: &'a str,
+    pub(crate) flags: &'a str,
+}
+
+/// Reads a header's value; `None` if it is malformed, since then the standard wants all of it ignored.
+pub(crate) fn parse(traceparent: &str) -> Option<Traceparent<'_>> {
     let mut fields = traceparent.split('-');
     let version = fields.next().filter(|version| is_hex(version, 2) && *version != "ff")?;
     let trace_id = fields.next().filter(|id| is_id(id, 32))?;
-    fields.next().filter(|parent_id| is_id(parent_id, 16))?;
-    fields.next().filter(|flags| is_hex(flags, 2))?;
+    let parent_id = fields.next().filter(|id| is_id(id, 16))?;
+    let flags = fields.next().filter(|flags| is_hex(flags, 2))?;
     // Later versions may say more.
-    (version != "00" || fields.next().is_none()).then_some(trace_id)
+    (version != "00" || fields.next().is_none()).then_some(Traceparent { trace_id, parent_id, flags })
 }
 
 fn is_hex(field: &str, digits: usize) -> bool {
@@ -32,14 +43,15 @@ mod tests {
     const PARENT: &str = "b7ad6b7169203331";
 
     #[test]
-    fn a_trace_id_is_read_from_well_formed_values_only() {
+    fn a_trace_is_read_from_well_formed_values_only() {
         for well_formed in [
             format!("00-{TRACE}-{PARENT}-01"),
             format!("00-{TRACE}-{PARENT}-00"),
             format!("01-{TRACE}-{PARENT}-01"),
             format!("cc-{TRACE}-{PARENT}-01-and-more"),
         ] {
-            assert_eq!(trace_id(&well_formed), Some(TRACE), "{well_formed}");
+            let parsed = parse(&well_formed).map(|parsed| (parsed.trace_id, parsed.parent_id));
+            assert_eq!(parsed, Some((TRACE, PARENT)), "{well_formed}");
         }
         let (zeros, upper, short) = ("0".repeat(32), TRACE.to_uppercase(), &TRACE[1..]);
         for malformed in [
@@ -65,7 +77,7 @@ mod tests {
             format!("00_{TRACE}_{PARENT}_01"),
             "00-☃".to_owned(),
         ] {
-            assert_eq!(trace_id(&malformed), None, "{malformed}");
+            assert_eq!(parse(&malformed), None, "{malformed}");
         }
     }
 }

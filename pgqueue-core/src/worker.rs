@@ -18,13 +18,16 @@ use futures::{
     stream::FuturesUnordered,
 };
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::{
-    Ack, BoxError, ConsumeStream, Delivery, Error, ErrorKind, Failure, Job, Message, Operation, Outcome, Requeue,
-    RequeueCause, Result,
+    Ack, BoxError, ConsumeStream, Delivery, Error, ErrorKind, Failure, Job, Operation, Outcome, Requeue, RequeueCause,
+    Result,
     call::{catch_panic, catch_panic_now},
     error::chain,
     job::Held,
+    telemetry,
 };
 
 /// Runs a handler on every delivery of a [`ConsumeStream`] and settles it by what the handler returns.
@@ -43,6 +46,9 @@ use crate::{
 /// use more cores.
 ///
 /// A topic of several kinds of messages has a handler for each in a [`Router`](crate::Router).
+///
+/// A [tower service](crate::service_handler) is a handler, too, with the feature `tower`. Handlers run in a
+/// [span](crate::telemetry#spans) of their delivery.
 ///
 /// A handler is called again and again, so one that owns state clones it for each run:
 /// `move |job: Job<Order>| { let db = db.clone(); async move { … } }`.
@@ -181,7 +187,10 @@ where
                     end = Some(Ok(()));
                 }
                 item = stream.next(), if end.is_none() && in_flight.len() < concurrency => match item {
-                    Some(Ok(delivery)) => in_flight.push(runner.run(delivery)),
+                    Some(Ok(delivery)) => {
+                        let span = telemetry::process_span(&delivery);
+                        in_flight.push(runner.run(delivery).instrument(span));
+                    }
                     Some(Err(error)) => end = Some(Err(error)),
                     None => end = Some(Ok(())),
                 },
@@ -211,13 +220,15 @@ where
     async fn run(&self, delivery: Delivery) -> Result<()> {
         let decoded = catch_panic_now(Operation::Handle, || (self.decode)(&delivery));
         let held = Arc::new(Held::new(delivery));
+        let since = Instant::now();
         let handled = match decoded {
             // Caught as a whole, since a handler that is cancelled may panic when it is dropped.
             Ok(value) => catch_panic(Operation::Handle, self.handle(value, &held)).await,
             Err(error) => Err(error),
         };
+        telemetry::handled(&held, since);
         if let Err(error) = &handled {
-            self.report(error, held.messages());
+            self.report(error, &held);
         }
         if let Ok(Outcome::Stop(_)) = handled {
             self.stopped.store(true, Ordering::Relaxed); // at once: settling may take its time
@@ -227,7 +238,7 @@ where
             None => Ok(()), // the handler took it
         };
         if let Err(error) = &settled {
-            self.report(error, held.messages());
+            self.report(error, &held);
         }
         handled.and(settled)
     }
@@ -276,9 +287,10 @@ where
         }
     }
 
-    fn report(&self, error: &Error, messages: &[Message]) {
-        let failure = Failure { error, messages };
+    fn report(&self, error: &Error, held: &Held) {
+        let failure = Failure { error, messages: held.messages() };
         failure.trace();
+        telemetry::delivery_failed(held, error);
         let reported = catch_panic_now(Operation::Handle, || {
             (self.on_error)(failure);
             Ok(())

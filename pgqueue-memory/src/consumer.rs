@@ -29,6 +29,8 @@ pub(crate) struct Consumer {
     pub(crate) id: ConsumerId,
     /// The subscription it wants; another of the same name is none of its business.
     pub(crate) wanted: Subscription,
+    /// The subscription's.
+    pub(crate) name: Arc<str>,
     /// Whether it does not beat. Changes under the store's lock only.
     silent: AtomicBool,
     crashed: AtomicBool,
@@ -52,7 +54,8 @@ impl MemorySubscription {
     pub(crate) fn new(store: Arc<Store>, wanted: Subscription) -> Self {
         static LAST_ID: AtomicU64 = AtomicU64::new(0);
         let id = LAST_ID.fetch_add(1, Ordering::Relaxed);
-        let consumer = Consumer { id, wanted, silent: AtomicBool::new(false), crashed: AtomicBool::new(false) };
+        let name = wanted.name().into();
+        let consumer = Consumer { id, wanted, name, silent: AtomicBool::new(false), crashed: AtomicBool::new(false) };
         Self { store, consumer: Arc::new(consumer) }
     }
 

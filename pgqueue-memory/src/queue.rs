@@ -1,10 +1,11 @@
 //! [`MemoryQueue`]: the queue itself.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, future::ready, sync::Arc};
 
 use async_trait::async_trait;
 use pgqueue_core::{
     DeadLetter, MessageId, NewMessage, Operation, Publisher, Result, Start, Subscription, SubscriptionStats, Topic,
+    telemetry,
 };
 
 use crate::{
@@ -247,7 +248,8 @@ pub(crate) fn managing<T>(result: Result<T>) -> Result<T> {
 #[async_trait]
 impl Publisher for MemoryQueue {
     async fn publish(&self, topic: &str, messages: Vec<NewMessage>) -> Result<Vec<MessageId>> {
-        self.store.publish(topic, messages).map_err(|error| error.during(Operation::Publish))
+        let published = telemetry::publishing(topic, messages, |messages| ready(self.store.publish(topic, messages)));
+        published.await.map_err(|error| error.during(Operation::Publish))
     }
 }
 

@@ -78,13 +78,14 @@ impl Store {
         drop(state); // a delivery that is dropped locks again
 
         let acker = MemoryAcker::new(Arc::clone(self), Arc::clone(consumer), lease);
-        match messages.pop() {
-            Some(message) if !batch => Ok(Some(Delivery::new(message, acker))),
+        let delivery = match messages.pop() {
+            Some(message) if !batch => Delivery::new(message, acker),
             last => {
                 messages.extend(last);
-                Delivery::batch(messages, acker).map(Some)
+                Delivery::batch(messages, acker)?
             }
-        }
+        };
+        Ok(Some(delivery.for_subscription(Arc::clone(&consumer.name))))
     }
 
     pub(crate) fn settle(&self, subscription: &str, lease: LeaseId, ack: Ack) -> Result<()> {

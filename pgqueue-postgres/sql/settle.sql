@@ -116,7 +116,7 @@ declare
   v_gone bigint[];
   v_gone_tokens uuid[];
   v_kept bigint[];
-  v_size int;
+  v_left bigint[];                                 -- of a lease
   v_rings_for_lanes boolean;
   v_rings boolean := false;
 begin
@@ -201,11 +201,12 @@ begin
       using unnest(a.ids, a.verdicts) u (id, verdict)
       where u.verdict = 0 and k.subscription = s.id and k.id = u.id;
     end if;
-    v_size := cardinality(a.ids);
-    if v_size < cardinality(l.ids) and a.ids = l.ids[:v_size] then
-      -- As ordered lanes do, one after the other.
+    v_left := case when cardinality(a.ids) * cardinality(l.ids) <= 10000 then array(select id from unnest(l.ids) id where id <> all (a.ids)) end;
+    if v_left <> '{}' then
+      -- Here, where that is not much work: a call takes longer.
       update pgqueue.lease
-      set ids = l.ids[v_size + 1:], prior = l.prior[v_size + 1:], rank = case when l.rank = l.ids[1] then l.ids[v_size + 1] else l.rank end
+      set ids = v_left, prior = case when l.prior is not null then array(select u.prior from unnest(l.ids, l.prior) u (id, prior) where u.id <> all (a.ids)) end,
+          rank = case when l.rank = l.ids[1] then v_left[1] else l.rank end
       where id = l.id;
     else
       perform pgqueue.shorten(l, a.ids);

@@ -37,6 +37,8 @@ use crate::{Client, Parameter, error::About, presence::Presence, queue::Shared, 
 pub(crate) struct Consumer<C: Client> {
     pub(crate) shared: Arc<Shared<C>>,
     pub(crate) wanted: Subscription,
+    /// The subscription's.
+    name: Arc<str>,
     /// Names this consumer among the owners of leases.
     owner: Uuid,
     state: Mutex<State>,
@@ -167,6 +169,7 @@ impl<C: Client> Consumer<C> {
         };
         Arc::new(Self {
             shared,
+            name: wanted.name().into(),
             wanted,
             owner: Uuid::new_v4(),
             state: Mutex::new(state),
@@ -297,13 +300,13 @@ impl<C: Client> Consumer<C> {
             let batch = state.found.as_ref().map_or(1, |found| found.batch);
             state.held.pop(batch)
         };
-        let Some(Portion { lease, messages, lost }) = popped else { return Ok(None) };
+        let Some(Portion { lease, place, messages, lost }) = popped else { return Ok(None) };
         let (ids, mut messages): (Vec<_>, Vec<Message>) = messages.into_iter().unzip();
-        let acker = PgAcker::new(Arc::clone(self), Hand { lease, ids, lost });
+        let acker = PgAcker::new(Arc::clone(self), Hand { lease, place, ids, lost });
         if self.wanted.batch() > 1 || messages.len() > 1 {
-            return Delivery::batch(messages, acker).map(Some);
+            return Ok(Some(Delivery::batch(messages, acker)?.for_subscription(Arc::clone(&self.name))));
         }
-        Ok(messages.pop().map(|message| Delivery::new(message, acker)))
+        Ok(messages.pop().map(|message| Delivery::new(message, acker).for_subscription(Arc::clone(&self.name))))
     }
 
     /// The driver is gone: gives back what was not delivered.

@@ -11,7 +11,9 @@ use std::{
 
 use async_trait::async_trait;
 use futures::{Stream, StreamExt};
-use pgqueue_core::{BufferReceiver, BufferSender, Error, ErrorKind, Operation, OverflowPolicy, Result, buffer};
+use pgqueue_core::{
+    BufferReceiver, BufferSender, Error, ErrorKind, Operation, OverflowPolicy, Result, buffer, telemetry,
+};
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::{Notify, watch},
@@ -409,6 +411,7 @@ async fn attend(shared: &Shared, mut connection: Box<dyn ListenerConnection>, co
         listening = wanted;
         *connected = true;
         if std::mem::take(&mut tell_reconnected) {
+            telemetry::reconnected();
             shared.tell(None, &Notice::Reconnected).await;
         }
         if listening.is_empty() {

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use pgqueue_core::{
     DeadLetter, Delivery, Error, ErrorKind, HorizonHolder, Laggards, MessageId, NewMessage, Operation, Publisher,
-    Result, Retention, Start, Subscription, SubscriptionStats, Topic,
+    Result, Retention, Start, Subscription, SubscriptionStats, Topic, telemetry,
 };
 use tokio::sync::watch;
 
@@ -279,12 +279,12 @@ impl<C: Client> PgQueue<C> {
         topic: &str,
         messages: Vec<NewMessage>,
     ) -> Result<Vec<MessageId>> {
-        let published = async {
+        let published = telemetry::publishing(topic, messages, |messages| async move {
             publishing::validate(&messages)?;
             let parameters = publishing::write(topic, &messages, self.shared.options.ringing(), false)?;
             let answer = transaction.query(statement::PUBLISH, &parameters).await;
             publishing::read(&answer.map_err(|error| unrepeatable(error, About::Topic(topic)))?)
-        };
+        });
         published.await.map_err(|error| error.during(Operation::Publish))
     }
 
@@ -634,14 +634,14 @@ pub(crate) fn managing<T>(result: Result<T>) -> Result<T> {
 #[async_trait]
 impl<C: Client> Publisher for PgQueue<C> {
     async fn publish(&self, topic: &str, messages: Vec<NewMessage>) -> Result<Vec<MessageId>> {
-        let published = async {
+        let published = telemetry::publishing(topic, messages, |messages| async move {
             publishing::validate(&messages)?;
             if self.shared.options.coalescing() {
                 coalescing::publish(&self.shared, topic, messages).await
             } else {
                 self.shared.publish_now(topic, &messages).await
             }
-        };
+        });
         published.await.map_err(|error| error.during(Operation::Publish))
     }
 }

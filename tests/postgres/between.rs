@@ -6,8 +6,10 @@ use pgqueue_postgres::{Client, ClientError, ListenerConnection, Parameter, PgQue
 /// What happens between a consumer and its client.
 #[async_trait]
 pub(crate) trait Meddle: Default + Send + Sync + 'static {
-    /// Whether the client listens.
-    const LISTENS: bool = true;
+    /// Whether the client listens, asked whenever it is to.
+    fn listens(&self) -> bool {
+        true
+    }
 
     /// Happens before a statement is sent, which it may refuse.
     async fn before<C: Client>(&self, _client: &C, _statement: &str) -> Result<(), ClientError> {
@@ -57,7 +59,7 @@ impl<C: Client, M: Meddle> Client for Between<C, M> {
     }
 
     async fn open_listener(&self) -> Result<Option<Box<dyn ListenerConnection>>, ClientError> {
-        if M::LISTENS { self.client.open_listener().await } else { Ok(None) }
+        if self.meddler.listens() { self.client.open_listener().await } else { Ok(None) }
     }
 }
 
@@ -67,5 +69,7 @@ pub(crate) struct Deaf;
 
 #[async_trait]
 impl Meddle for Deaf {
-    const LISTENS: bool = false;
+    fn listens(&self) -> bool {
+        false
+    }
 }

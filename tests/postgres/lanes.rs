@@ -7,8 +7,8 @@ use std::sync::{
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
-use pgqueue_core::{ConsumeStream, Delivery, Error, NewMessage, Order, Publisher, SubscriptionDriver, bucket};
-use pgqueue_postgres::{Client, ClientError};
+use pgqueue_core::{ConsumeStream, Delivery, Error, NewMessage, Order, Publisher, SubscriptionDriver, Topic, bucket};
+use pgqueue_postgres::{Client, ClientError, PgQueue};
 use pgqueue_testserver::Database;
 use tokio::{
     sync::{Notify, watch},
@@ -18,13 +18,15 @@ use tokio::{
 use crate::{
     between::{Meddle, meddled},
     both_clients::on_both_clients,
-    common::{QUIET, consume, invoices, next, patiently, queue, until_sql},
+    common::{QUIET, consume, invoices, next, number, patiently, queue, queue_without_topic, quiet, take, until_sql},
     sleeping::{AT_ONCE, RARELY, asleep, rarely_looking},
 };
 
 on_both_clients!(
     looks_follow_runs_and_not_messages,
     other_keys_come_while_one_is_held_back,
+    keys_of_one_bucket_wait_for_their_own_only,
+    what_comes_back_takes_along_what_came_after_it_in_its_bucket,
     what_came_while_nobody_listened_comes_with_the_reconnection,
     what_follows_in_a_lane_goes_to_another_if_nobody_looks,
     what_follows_in_a_lane_goes_to_another_if_its_consumer_leaves,
@@ -175,4 +177,53 @@ async fn claim_on_its_way_does_not_hide_the_sleep_that_began_meanwhile<C: Client
     timeout(AT_ONCE, woken).await.expect("it wakes up at once").unwrap();
     let delivery = driver.fetch_pending().await.unwrap().unwrap();
     delivery.ok().await.unwrap();
+}
+
+/// Messages of two keys in one bucket, in turns.
+async fn two_keys_of_one_bucket<C: Client>() -> (Database, PgQueue<C>) {
+    let (database, queue) = queue_without_topic::<C>().await;
+    queue.create_topic(Topic::new("orders").with_buckets(1)).await.unwrap();
+    queue.insert_subscription(&invoices().with_order(Order::ByKey)).await.unwrap();
+    queue.publish("orders", (0..6).map(|n| NewMessage::json(&n).unwrap().with_key(key(n))).collect()).await.unwrap();
+    (database, queue)
+}
+
+fn key(number: u64) -> &'static str {
+    if number.is_multiple_of(2) { "even" } else { "odd" }
+}
+
+async fn keys_of_one_bucket_wait_for_their_own_only<C: Client>() {
+    let (_database, queue) = two_keys_of_one_bucket::<C>().await;
+    let mut stream = consume(&queue, invoices().with_order(Order::ByKey)).await;
+    let even = next(&mut stream).await;
+    for wanted in [1, 3, 5] {
+        let odd = next(&mut stream).await;
+        assert_eq!((number(&even), number(&odd)), (0, wanted));
+        quiet(&mut stream).await;
+        odd.ok().await.unwrap();
+    }
+    quiet(&mut stream).await;
+    even.ok().await.unwrap();
+    for wanted in [2, 4] {
+        let even = next(&mut stream).await;
+        assert_eq!(number(&even), wanted);
+        even.ok().await.unwrap();
+    }
+    assert_eq!(queue.stats("invoices").await.unwrap().in_flight, 0);
+}
+
+async fn what_comes_back_takes_along_what_came_after_it_in_its_bucket<C: Client>() {
+    let (_database, queue) = two_keys_of_one_bucket::<C>().await;
+    let mut stream = consume(&queue, invoices().with_order(Order::ByKey)).await;
+    let [even, odd] = <[_; 2]>::try_from(take(&mut stream, 2).await).unwrap();
+    odd.requeue().await.unwrap();
+    quiet(&mut stream).await; // the bucket is this consumer's until all that is out of it is answered
+    even.ok().await.unwrap();
+    let mut came = Vec::new();
+    for _ in 0..5 {
+        let delivery = next(&mut stream).await;
+        came.push((number(&delivery), delivery.message().attempt()));
+        delivery.ok().await.unwrap();
+    }
+    assert_eq!(came, [(1, 2), (2, 1), (3, 1), (4, 1), (5, 1)]);
 }

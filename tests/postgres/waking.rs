@@ -1,7 +1,10 @@
 //! Nothing that comes is slept through: these consumers look by themselves once a minute, and no test is as patient as that.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,9 +15,9 @@ use pgqueue_testserver::{Database, Proxy};
 
 use crate::{
     backend::Backend,
-    between::{Between, Meddle},
+    between::{Between, Meddle, meddled},
     both_clients::on_both_clients,
-    common::{consume, invoices, next, publish_number, queue, quiet, url_through},
+    common::{QUIET, consume, invoices, next, publish_number, queue, quiet, url_through},
     sleeping::{asleep, rarely_looking},
 };
 
@@ -26,6 +29,7 @@ on_both_clients!(
     what_is_scheduled_wakes_when_it_is_due,
     what_nobody_heard_of_comes_with_the_reconnection,
     what_nobody_rings_for_comes_by_the_poll,
+    who_hears_nothing_any_more_looks_now_and_then,
 );
 
 /// Long enough that no beat makes anybody look.
@@ -126,4 +130,41 @@ async fn what_nobody_rings_for_comes_by_the_poll<C: Client>() {
         publish_number(&silent, number).await;
         next(&mut stream).await.ok().await.unwrap();
     }
+}
+
+/// Listens once, and counts what is asked.
+#[derive(Clone, Default)]
+struct Once {
+    opened: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Meddle for Once {
+    fn listens(&self) -> bool {
+        !self.opened.swap(true, Ordering::SeqCst)
+    }
+
+    async fn before<C: Client>(&self, _client: &C, _statement: &str) -> Result<(), ClientError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+async fn who_hears_nothing_any_more_looks_now_and_then<C: Client>() {
+    let (database, publisher) = queue::<C>().await;
+    let once = Once::default();
+    let queue = meddled::<C, _>(&database.url(), once.clone()).await;
+    let mut stream = consume(&queue, invoices()).await;
+    asleep(&database, &mut stream).await;
+    let ended = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+                 where datname = current_database() and query ilike 'listen %'";
+    assert_eq!(database.sql(ended).await.unwrap(), "1");
+    quiet(&mut stream).await; // it is told meanwhile
+    let before = once.asked.load(Ordering::SeqCst);
+    quiet(&mut stream).await;
+    let asked = once.asked.load(Ordering::SeqCst) - before;
+    assert!(asked < 20, "{asked} statements in {QUIET:?} of an idle consumer");
+    publish_number(&publisher, 1).await;
+    next(&mut stream).await.ok().await.unwrap();
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use pgqueue_core::{ErrorKind, NewMessage, Publisher, Subscription, subscribe};
-use pgqueue_postgres::{Client, PgQueue};
+use pgqueue_postgres::{Client, Options, PgQueue};
 use pgqueue_testserver::{Database, Proxy};
 use tokio::time::{sleep, timeout};
 
@@ -23,6 +23,7 @@ on_both_clients!(
     answer_whose_reply_was_lost_is_unknown,
     messages_whose_claim_was_not_answered_come_again,
     handlers_are_told_when_their_consumer_is_cut_off_for_a_lease,
+    who_leaves_while_nobody_answers_is_gone_soon,
 );
 
 /// What is held back each way.
@@ -162,4 +163,16 @@ async fn handlers_are_told_when_their_consumer_is_cut_off_for_a_lease<C: Client>
     proxy.cut().await;
     patiently("word of a lease that may be lost", held.lease_lost()).await;
     proxy.restore().await.unwrap();
+}
+
+async fn who_leaves_while_nobody_answers_is_gone_soon<C: Client>() {
+    let (_database, direct, proxy, far) = far_away::<C>().await;
+    let far = far.with_options(Options::new().with_time_limit(SHORT_LEASE)).unwrap(); // longer than from beat to beat
+    let mut stream = patient(&far, invoices().with_lease(SHORT_LEASE)).await;
+    publish_numbers(&direct, 0..2).await;
+    let held = take(&mut stream, 2).await;
+    proxy.black_hole(true);
+    drop(held);
+    drop(stream);
+    patiently("its end", far.consumers_gone()).await;
 }

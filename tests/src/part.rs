@@ -1,6 +1,10 @@
 //! [`Part`]: what a process of the harness is told to be.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Result;
 use pgqueue_core::{Backoff, Error, Order, Start, Subscription};
@@ -8,6 +12,11 @@ use pgqueue_postgres::{Options, PgQueue};
 use pgqueue_sqlx::Sqlx;
 use pgqueue_tokio_postgres::TokioPostgres;
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use crate::{backend::Backend, consumer, log::Log, publisher};
 
@@ -111,6 +120,15 @@ pub async fn run_part(part: &str) -> Result<()> {
 
 async fn run<C: Backend>(part: Part) -> Result<()> {
     let log = Log::open(&part.log)?;
+    let said = File::create(said(&part.log))?;
+    let ours = Targets::new().with_target("pgqueue", LevelFilter::DEBUG);
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(LevelFilter::DEBUG)
+        .with_writer(said)
+        .finish()
+        .with(ours)
+        .init();
     let options = Options::new().with_time_limit(part.time_limit);
     let connect = async || PgQueue::<C>::connect(&part.url).await?.with_options(options.clone());
     let queue = until_there(connect).await?;
@@ -118,6 +136,11 @@ async fn run<C: Backend>(part: Part) -> Result<()> {
         Role::Consumer(conduct) => consumer::consume(&queue, conduct, log).await,
         Role::Publisher(conduct) => publisher::publish(&queue, &part.url, conduct, log).await,
     }
+}
+
+/// Where a part says what `tracing` is told, beside its log.
+pub(crate) fn said(log: &Path) -> PathBuf {
+    log.with_extension("said")
 }
 
 /// Tries until the server is there.

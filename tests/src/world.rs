@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use fastrand::Rng;
 use pgqueue_core::{NewMessage, Publisher, Topic};
 use pgqueue_testserver::{Proxy, Server};
@@ -20,7 +20,7 @@ use crate::{
     event::{Event, Fate},
     history::History,
     log::{Log, Logs},
-    part::{Backing, Part, Payload, Role, SUBSCRIPTION, Shape, TOPIC},
+    part::{Backing, Part, Payload, Role, SUBSCRIPTION, Shape, TOPIC, said},
     process::Process,
     publisher,
     recovery::Recovery,
@@ -32,6 +32,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// How often it is looked at what was noted.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// How many lines of what a process said are shown when it does not stop.
+const LAST_WORDS: usize = 40;
 
 const DATABASE: &str = "queue";
 
@@ -285,12 +288,24 @@ impl World {
             if process.has_ended()? {
                 self.fail(format!("{} ended by itself", process.name));
             } else {
-                timeout(PATIENCE, process.stop())
-                    .await
-                    .with_context(|| format!("{} does not stop", process.name))??;
+                match timeout(PATIENCE, process.stop()).await {
+                    Ok(stopped) => stopped?,
+                    Err(_) => {
+                        process.kill().await?;
+                        let last_words = self.last_words(&process.name);
+                        self.fail(format!("{} did not stop; it said last:\n{last_words}", process.name));
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// What a process told `tracing` last.
+    fn last_words(&self, process: &str) -> String {
+        let said = std::fs::read_to_string(said(&self.folder.path().join(process))).unwrap_or_default();
+        let lines: Vec<_> = said.lines().collect();
+        lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n")
     }
 }
 

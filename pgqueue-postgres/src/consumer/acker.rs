@@ -9,13 +9,14 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     Consumer, Phase,
-    held::{Answer, InDoubt, LeaseId, Verdict},
+    held::{Answer, InDoubt, LeaseId, Place, Verdict},
 };
 use crate::{Client, Parameter, Transaction, error::unrepeatable, statement, value::RowExt};
 
 /// What is in a handler's hand.
 pub(crate) struct Hand {
     pub(crate) lease: LeaseId,
+    pub(crate) place: Option<Place>,
     pub(crate) ids: Vec<i64>,
     pub(crate) lost: watch::Receiver<bool>,
 }
@@ -37,12 +38,12 @@ impl<C: Client> PgAcker<C> {
 
     /// Hands the answer to the task that settles.
     fn answer(&mut self, verdict: Verdict, reply: Option<oneshot::Sender<Result<()>>>) {
-        let Some(Hand { lease, ids, .. }) = self.hand.take() else { return };
+        let Some(Hand { lease, place, ids, .. }) = self.hand.take() else { return };
         let mut state = self.consumer.lock();
         if state.phase == Phase::Over {
             return;
         }
-        let mut answer = Answer { lease, ids, verdict, reply };
+        let mut answer = Answer { lease, place, ids, verdict, reply };
         if state.held.leases.contains_key(&lease) {
             state.held.answer(answer);
         } else {
@@ -55,10 +56,10 @@ impl<C: Client> PgAcker<C> {
 
     /// Answers OK inside of a transaction of the caller's.
     pub(crate) async fn ok_in(mut self, transaction: &mut dyn Transaction<C>) -> Result<()> {
-        let Some(Hand { lease, ids, .. }) = self.hand.take() else { return Ok(()) };
+        let Some(Hand { lease, place, ids, .. }) = self.hand.take() else { return Ok(()) };
         let array = Parameter::array(ids.iter().copied().map(Some));
         // Also if this future is dropped: the transaction may commit all the same.
-        let answer = InDoubt { lease, ids, transaction: None };
+        let answer = InDoubt { lease, place, ids, transaction: None };
         let mut doubt = Doubt { consumer: &self.consumer, answer: Some(answer) };
         let parameters = [Parameter::new(lease.number), Parameter::new(lease.token), array?];
         let answer = transaction.query(statement::SETTLE_IN, &parameters).await;

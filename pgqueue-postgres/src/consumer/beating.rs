@@ -33,7 +33,9 @@ pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
             if has_strays {
                 floor = Floor::default(); // wherever they are
             }
-            state.beating = has_strays || !strays.is_empty() || has_leases || had_leases || is_silent;
+            // Who is about to leave would wait for its beats while nobody answers them.
+            let is_leaving = state.is_done() && !has_leases;
+            state.beating = !is_leaving && (has_strays || !strays.is_empty() || has_leases || had_leases || is_silent);
             state.beating
         };
         if is_needed {

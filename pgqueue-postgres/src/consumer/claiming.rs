@@ -1,12 +1,11 @@
 //! The task that claims: looks at the server when somebody asks, and ahead of need while there is more.
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use pgqueue_core::{ErrorKind, Result};
+use pgqueue_core::{ErrorKind, Order, Result, telemetry};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -108,13 +107,26 @@ fn answer<C: Client>(consumer: &Consumer<C>, lookers: Vec<Looker>, looked: Resul
                 Some(first) => drop(first.reply.send(Err(error))),
                 None => tracing::debug!(%error, "looking ahead failed"),
             }
-            consumer.lock().lookers.extend(lookers);
+            let mut state = consumer.lock();
+            if state.phase == Phase::Running {
+                state.lookers.extend(lookers);
+            }
         }
     }
 }
 
 /// Looks once.
 async fn look<C: Client>(
+    consumer: &Arc<Consumer<C>>,
+    claims: u64,
+    lookers: &[Looker],
+    armed: Option<Armed>,
+) -> Result<Looked> {
+    let look = claim(consumer, claims, lookers, armed);
+    telemetry::claiming(&consumer.name, |looked: &Looked| looked.messages, look).await
+}
+
+async fn claim<C: Client>(
     consumer: &Arc<Consumer<C>>,
     claims: u64,
     lookers: &[Looker],
@@ -147,7 +159,7 @@ async fn look<C: Client>(
         let lease = LeaseId { number: row.get(0)?, token };
         if runs.last().is_none_or(|run| run.lease != lease) {
             let lane = Some(row.get(1)?).filter(|lane| *lane >= 0);
-            runs.push(Run { lease, lane, messages: VecDeque::new() });
+            runs.push(Run { lease, lane, messages: Vec::new() });
             place = None;
         }
         place = row.read(6)?.or(place);
@@ -157,7 +169,7 @@ async fn look<C: Client>(
             tracing::warn!(%id, attempt, "the consumer that had this message died; it comes with few others, or alone");
         }
         if let Some(run) = runs.last_mut() {
-            run.messages.push_back((row.get(2)?, message));
+            run.messages.push((row.get(2)?, message));
         }
     }
     let looked = Looked {
@@ -175,6 +187,8 @@ async fn look<C: Client>(
         ..Found::clone(&found)
     };
 
+    // A batch is of messages that follow one another.
+    let by_key = consumer.wanted.order() == Order::ByKey && updated.batch == 1;
     let mut state = consumer.lock();
     if state.phase == Phase::Over {
         return Ok(Looked::default());
@@ -186,7 +200,7 @@ async fn look<C: Client>(
     }
     state.had_leases |= !runs.is_empty();
     for run in runs {
-        state.held.push(run);
+        state.held.push(run, by_key);
     }
     if state.phase == Phase::Closing {
         state.held.release(|_| true);

@@ -1,7 +1,8 @@
 //! [`Held`]: what one consumer has in hand: leases, the messages it has not delivered yet, and answers on their way.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,17 +20,31 @@ pub(crate) struct LeaseId {
 /// A message in hand, and its number on the server.
 pub(crate) type Numbered = (i64, Message);
 
-/// Messages that were claimed together, of which some are not delivered yet; never empty.
+/// Messages that were claimed together, in order; never empty.
 pub(crate) struct Run {
     pub(crate) lease: LeaseId,
     /// The lane, if it has an order.
     pub(crate) lane: Option<i32>,
-    pub(crate) messages: VecDeque<Numbered>,
+    pub(crate) messages: Vec<Numbered>,
+}
+
+/// What a run holds for one place and was not delivered yet, in order.
+struct Line {
+    lease: LeaseId,
+    place: Option<Place>,
+    messages: VecDeque<Numbered>,
+}
+
+/// Where one delivery is out at a time: a lane, or a key of it, as the lane is in no other consumer's hands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    lane: i32,
+    key: Option<Arc<str>>,
 }
 
 /// What the consumer knows of a lease.
 pub(crate) struct Lease {
-    lane: Option<i32>,
+    is_ordered: bool,
     /// How many of its messages are not settled.
     pub(crate) unsettled: usize,
     /// Whether it is somebody else's by now.
@@ -39,6 +54,8 @@ pub(crate) struct Lease {
 /// One answer, to one or more messages that were delivered together.
 pub(crate) struct Answer {
     pub(crate) lease: LeaseId,
+    /// Where it was out.
+    pub(crate) place: Option<Place>,
     pub(crate) ids: Vec<i64>,
     pub(crate) verdict: Verdict,
     /// Who waits for it to be durable: nobody, if the delivery was dropped.
@@ -63,6 +80,7 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug)]
 pub(crate) struct InDoubt {
     pub(crate) lease: LeaseId,
+    pub(crate) place: Option<Place>,
     pub(crate) ids: Vec<i64>,
     /// The transaction, unless the server's answer was not awaited.
     pub(crate) transaction: Option<i64>,
@@ -71,11 +89,12 @@ pub(crate) struct InDoubt {
 #[derive(Default)]
 pub(crate) struct Held {
     pub(crate) leases: HashMap<LeaseId, Lease>,
-    runs: VecDeque<Run>,
-    /// How many messages the runs hold.
+    /// By the run they came with, and their first message.
+    lines: BTreeMap<(u64, i64), Line>,
+    /// How many messages the lines hold.
     buffered: usize,
-    /// Ordered lanes of which a delivery is out: the next waits until it is settled.
-    lanes_out: HashSet<i32>,
+    /// Places of which a delivery is out, and by which lease: the next waits until it is settled.
+    out_of: HashMap<Place, LeaseId>,
     /// Answers that are not sent yet.
     pub(crate) answers: Vec<Answer>,
     pub(crate) in_doubt: Vec<InDoubt>,
@@ -92,6 +111,7 @@ pub(crate) struct Held {
 /// What is handed out as one.
 pub(crate) struct Portion {
     pub(crate) lease: LeaseId,
+    pub(crate) place: Option<Place>,
     pub(crate) messages: Vec<Numbered>,
     /// Tells when the lease is somebody else's.
     pub(crate) lost: watch::Receiver<bool>,
@@ -106,43 +126,60 @@ impl Held {
         self.out == 0 && self.answers.is_empty() && self.in_doubt.is_empty()
     }
 
-    /// Takes in a run that was claimed.
-    pub(crate) fn push(&mut self, run: Run) {
-        let unsettled = run.messages.len();
+    /// Takes in a run that was claimed, of whose lane several messages may be out at the same time if their keys differ: `by_key`.
+    pub(crate) fn push(&mut self, run: Run, by_key: bool) {
+        let Run { lease, lane, messages } = run;
+        let unsettled = messages.len();
         self.buffered += unsettled;
         self.arrivals += 1;
         self.runs_taken += 1;
-        self.leases.insert(run.lease, Lease { lane: run.lane, unsettled, lost: watch::Sender::new(false) });
-        self.runs.push_back(run);
+        self.leases.insert(lease, Lease { is_ordered: lane.is_some(), unsettled, lost: watch::Sender::new(false) });
+        let mut keys: HashMap<Arc<str>, VecDeque<Numbered>> = HashMap::new();
+        let mut rest = VecDeque::new();
+        for (id, message) in messages {
+            match message.key().filter(|_| by_key) {
+                None => rest.push_back((id, message)),
+                Some(key) => match keys.get_mut(key) {
+                    Some(line) => line.push_back((id, message)),
+                    None => drop(keys.insert(key.into(), VecDeque::from([(id, message)]))),
+                },
+            }
+        }
+        for (key, messages) in keys.into_iter().map(|(key, line)| (Some(key), line)).chain([(None, rest)]) {
+            let place = lane.map(|lane| Place { lane, key });
+            self.queue(self.runs_taken, Line { lease, place, messages });
+        }
     }
 
-    /// The first run that may go: in an ordered lane nothing overtakes what is out.
-    fn deliverable(&self) -> Option<usize> {
-        self.runs.iter().position(|run| run.lane.is_none_or(|lane| !self.lanes_out.contains(&lane)))
+    /// Puts a line where it is to be found, unless it is empty.
+    fn queue(&mut self, run: u64, line: Line) {
+        if let Some((first, _)) = line.messages.front() {
+            self.lines.insert((run, *first), line);
+        }
+    }
+
+    /// The first line that may go: nothing overtakes what is out of its place.
+    fn deliverable(&self) -> Option<(u64, i64)> {
+        let is_free = |line: &Line| line.place.as_ref().is_none_or(|place| !self.out_of.contains_key(place));
+        self.lines.iter().find(|(_, line)| is_free(line)).map(|(at, _)| *at)
     }
 
     pub(crate) fn has_deliverable(&self) -> bool {
         self.deliverable().is_some()
     }
 
-    fn lane(&self, lease: LeaseId) -> Option<i32> {
-        self.leases.get(&lease).and_then(|lease| lease.lane)
-    }
-
     /// Takes out the next delivery, of at most `batch` messages.
     pub(crate) fn pop(&mut self, batch: usize) -> Option<Portion> {
         let at = self.deliverable()?;
-        let run = self.runs.get_mut(at)?;
-        let (lease, lane) = (run.lease, run.lane);
-        let lost = self.leases.get(&lease)?.lost.subscribe();
-        let messages: Vec<_> = run.messages.drain(..batch.clamp(1, run.messages.len())).collect();
-        if run.messages.is_empty() {
-            self.runs.remove(at);
-        }
+        let mut line = self.lines.remove(&at)?;
+        let lost = self.leases.get(&line.lease)?.lost.subscribe();
+        let messages: Vec<_> = line.messages.drain(..batch.clamp(1, line.messages.len())).collect();
+        let (lease, place) = (line.lease, line.place.clone());
+        self.queue(at.0, line);
         self.buffered -= messages.len();
         self.out += 1;
-        self.lanes_out.extend(lane);
-        Some(Portion { lease, messages, lost })
+        self.out_of.extend(place.clone().map(|place| (place, lease)));
+        Some(Portion { lease, place, messages, lost })
     }
 
     /// Notes an answer to a delivery that was out.
@@ -158,60 +195,55 @@ impl Held {
 
     /// What comes back to an ordered lane takes the rest of its run along.
     fn release_rest(&mut self, lease: LeaseId) {
-        if self.lane(lease).is_some() {
-            self.release(|run| run.lease == lease);
+        if self.leases.get(&lease).is_some_and(|lease| lease.is_ordered) {
+            self.release(|of| of == lease);
         }
     }
 
     /// Notes that messages which were out came back by themselves.
-    pub(crate) fn came_back(&mut self, lease: LeaseId, messages: usize) {
+    pub(crate) fn came_back(&mut self, lease: LeaseId, place: Option<&Place>, messages: usize) {
         self.release_rest(lease);
-        self.settled(lease, messages);
+        self.settled(lease, place, messages);
         self.has_freed = true;
     }
 
-    /// Gives back what was not delivered, of the runs that `which` names.
-    pub(crate) fn release(&mut self, which: impl Fn(&Run) -> bool) {
-        let (released, kept) = std::mem::take(&mut self.runs).into_iter().partition::<VecDeque<_>, _>(which);
-        self.runs = kept;
-        for run in released {
-            self.buffered -= run.messages.len();
-            let ids = run.messages.into_iter().map(|(id, _)| id).collect();
-            self.answers.push(Answer { lease: run.lease, ids, verdict: Verdict::Release, reply: None });
+    /// Gives back what was not delivered, of the leases that `which` names, as one each.
+    pub(crate) fn release(&mut self, which: impl Fn(LeaseId) -> bool) {
+        let mut released: BTreeMap<LeaseId, Vec<i64>> = BTreeMap::new();
+        for (_, line) in self.lines.extract_if(.., |_, line| which(line.lease)) {
+            self.buffered -= line.messages.len();
+            released.entry(line.lease).or_default().extend(line.messages.into_iter().map(|(id, _)| id));
+        }
+        for (lease, ids) in released {
+            self.answers.push(Answer { lease, place: None, ids, verdict: Verdict::Release, reply: None });
         }
     }
 
-    /// Notes that messages of a lease are settled.
-    pub(crate) fn settled(&mut self, lease: LeaseId, messages: usize) {
+    /// Notes that messages of a lease are settled, which were out of a place or were released.
+    pub(crate) fn settled(&mut self, lease: LeaseId, place: Option<&Place>, messages: usize) {
         let Some(held) = self.leases.get_mut(&lease) else { return };
         held.unsettled = held.unsettled.saturating_sub(messages);
-        let lane = held.lane;
-        let has_ended = held.unsettled == 0;
+        let (is_ordered, has_ended) = (held.is_ordered, held.unsettled == 0);
         if has_ended {
             self.leases.remove(&lease);
         }
-        if let Some(lane) = lane {
-            self.lanes_out.remove(&lane);
-            self.arrivals += 1; // the next of its lane may go
-            self.has_freed |= has_ended;
+        if let Some(place) = place {
+            self.out_of.remove(place);
+            self.arrivals += 1; // the next of it may go
         }
+        self.has_freed |= is_ordered && has_ended;
     }
 
     /// Notes that somebody else has a lease by now, and forgets what was not delivered of it.
     pub(crate) fn lost(&mut self, lease: LeaseId) {
         let Some(held) = self.leases.remove(&lease) else { return };
         held.lost.send_replace(true);
-        if let Some(lane) = held.lane {
-            self.lanes_out.remove(&lane);
-            self.arrivals += 1; // the next of its lane may go
-        }
+        self.out_of.retain(|_, of| *of != lease);
+        self.arrivals += u64::from(held.is_ordered); // the next of its lane may go
         self.has_freed = true;
-        self.runs.retain(|run| {
-            if run.lease == lease {
-                self.buffered -= run.messages.len();
-            }
-            run.lease != lease
-        });
+        for (_, line) in self.lines.extract_if(.., |_, line| line.lease == lease) {
+            self.buffered -= line.messages.len();
+        }
     }
 
     /// Forgets everything, as if the consumer had died.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use pgqueue_core::{Error, ErrorKind, Operation, Order, Result};
+use pgqueue_core::{Error, ErrorKind, Operation, Order, Result, telemetry};
 use tokio::time::Instant;
 
 use super::{
@@ -28,7 +28,8 @@ const GATHER: Duration = Duration::from_millis(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// For how long settling is tried again. Whoever waits has a time limit of its own; the lease is lost long before.
+/// For how long settling is tried again, unless the consumer is about to leave and its leases end before. Whoever waits has a time
+/// limit of its own.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The pauses between two looks at a caller's transaction that is still open.
@@ -113,9 +114,7 @@ async fn settle<C: Client>(consumer: &Arc<Consumer<C>>, mut answers: Vec<Answer>
     loop {
         match send(consumer, &answers).await {
             Ok(settled) => return conclude(consumer, answers, &settled, repeated),
-            Err(error)
-                if error.is_transient() && since.elapsed() < PATIENCE && consumer.lock().phase != Phase::Over =>
-            {
+            Err(error) if error.is_transient() && since.elapsed() < patience(consumer) => {
                 tracing::warn!(%error, answers = answers.len(), ?pause, "settling is interrupted and will be tried again");
                 repeated = true;
                 tokio::time::sleep(pause).await;
@@ -134,6 +133,15 @@ async fn settle<C: Client>(consumer: &Arc<Consumer<C>>, mut answers: Vec<Answer>
                 return;
             }
         }
+    }
+}
+
+fn patience<C: Client>(consumer: &Consumer<C>) -> Duration {
+    let phase = consumer.lock().phase;
+    match phase {
+        Phase::Idle | Phase::Running => PATIENCE,
+        Phase::Closing => PATIENCE.min(consumer.lease()),
+        Phase::Over => Duration::ZERO,
     }
 }
 
@@ -189,7 +197,8 @@ async fn send<C: Client>(consumer: &Arc<Consumer<C>>, answers: &[Answer]) -> Res
         ];
         (parameters, rings)
     };
-    let rows = consumer.query(statement::SETTLE, &parameters).await?;
+    let settle = consumer.query(statement::SETTLE, &parameters);
+    let rows = telemetry::settling(&consumer.name, answers.len(), settle).await?;
     consumer.shared.pulse.worked.store(true, Ordering::Relaxed);
     let lease = |row: &C::Row| Ok(LeaseId { number: row.get(0)?, token: row.get(1)? });
     let refused = rows.iter().map(|row| Ok((lease(row)?, row.read(2)?))).collect::<Result<_>>()?;
@@ -246,7 +255,7 @@ fn conclude<C: Client>(consumer: &Consumer<C>, answers: Vec<Answer>, settled: &S
             let error = if repeated { unknown(Error::lease_lost(name)) } else { Error::lease_lost(name) };
             reply(&mut answer, Err(error.during(Operation::Settle)));
         } else {
-            state.held.settled(answer.lease, answer.ids.len());
+            state.held.settled(answer.lease, answer.place.as_ref(), answer.ids.len());
             reply(&mut answer, Ok(()));
         }
     }
@@ -257,7 +266,7 @@ fn conclude<C: Client>(consumer: &Consumer<C>, answers: Vec<Answer>, settled: &S
 
 /// Looks what became of an answer inside a caller's transaction; false while that is open.
 async fn resolve<C: Client>(consumer: &Consumer<C>, doubtful: &InDoubt) -> bool {
-    let InDoubt { lease, ids, transaction } = doubtful;
+    let InDoubt { lease, place, ids, transaction } = doubtful;
     let Ok(array) = Parameter::array(ids.iter().copied().map(Some)) else { return true };
     let parameters =
         [Parameter::new(lease.number), Parameter::new(lease.token), array, Parameter::nullable(*transaction)];
@@ -270,9 +279,9 @@ async fn resolve<C: Client>(consumer: &Consumer<C>, doubtful: &InDoubt) -> bool 
     };
     let mut state = consumer.lock();
     match outcome.as_deref() {
-        Some("done") => state.held.settled(*lease, ids.len()),
+        Some("done") => state.held.settled(*lease, place.as_ref(), ids.len()),
         Some("rolled back") => {
-            state.held.came_back(*lease, ids.len());
+            state.held.came_back(*lease, place.as_ref(), ids.len());
             consumer.to_settle.notify_one();
         }
         Some("lost") => state.held.lost(*lease),

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use pgqueue_core::Result;
+use pgqueue_core::{Result, telemetry};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{Client, error::About, queue::Shared, statement, value::RowExt};
@@ -76,10 +76,10 @@ async fn hand_on<C: Client>(shared: &Shared<C>, chores: &Chores) {
         chores.changed.notified().await;
         let done = async {
             if chores.owners.swap(false, Ordering::Relaxed) {
-                shared.query(statement::BURY_OWNERS, &[], About::Queue).await?;
+                telemetry::chore("bury", shared.query(statement::BURY_OWNERS, &[], About::Queue)).await?;
             }
             if chores.scheduled.swap(false, Ordering::Relaxed) {
-                repeat(shared, statement::PUBLISH_SCHEDULED, PUBLISHED).await?;
+                telemetry::chore("publish", repeat(shared, statement::PUBLISH_SCHEDULED, PUBLISHED)).await?;
             }
             Ok(())
         };
@@ -94,16 +94,16 @@ async fn clean_up<C: Client>(shared: &Shared<C>, chores: &Chores) {
         chores.rounds.notified().await;
         let done = async {
             if kept.is_due(KEEP_STUCK) {
-                shared.query(statement::KEEP_STUCK, &[], About::Queue).await?;
+                telemetry::chore("keep", shared.query(statement::KEEP_STUCK, &[], About::Queue)).await?;
             }
             let has_worked = shared.pulse.worked.load(Ordering::Relaxed);
             if trimmed.is_due(if has_worked { TRIM } else { TRIM_IDLE }) {
                 shared.pulse.worked.store(false, Ordering::Relaxed);
-                let is_left = repeat(shared, statement::TRIM, TRIMMED).await?;
+                let is_left = telemetry::chore("trim", repeat(shared, statement::TRIM, TRIMMED)).await?;
                 shared.pulse.worked.fetch_or(is_left, Ordering::Relaxed);
             }
             if swept.is_due(SWEEP) {
-                shared.query(statement::SWEEP, &[], About::Queue).await?;
+                telemetry::chore("sweep", shared.query(statement::SWEEP, &[], About::Queue)).await?;
             }
             Ok(())
         };

@@ -55,6 +55,8 @@ struct Listening<C: Client> {
 enum Woken {
     Rung,
     Reconnected,
+    /// The client turned out to hear nothing.
+    Deaf,
     Changed,
     /// By the pulse.
     Told,
@@ -156,6 +158,10 @@ impl<C: Client> Listening<C> {
                     self.sleep_until = Instant::now();
                     return Ok(Wakeup::Reconnected);
                 }
+                Woken::Deaf => {
+                    self.bell = None;
+                    self.sleep_until = Instant::now();
+                }
                 Woken::Changed => {
                     // An answer may have made room in a lane, or something due sooner.
                     if self.consumer.lock().held.has_freed {
@@ -219,7 +225,8 @@ impl<C: Client> Listening<C> {
         tokio::select! {
             notice = bell => match notice {
                 Some(Notice::Reconnected) => Woken::Reconnected,
-                _ => Woken::Rung,
+                Some(Notice::Notified(_)) => Woken::Rung,
+                None => Woken::Deaf,
             },
             _ = self.changed.changed() => Woken::Changed,
             () = self.consumer.to_look.notified() => Woken::Told,

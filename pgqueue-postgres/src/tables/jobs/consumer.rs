@@ -101,7 +101,8 @@ impl<C: Client> Consumer<C> {
         }
         self.to_do.notify_one();
         let claimed = answer.await.unwrap_or(Ok(None))?; // the consumer is over
-        Ok(claimed.map(|(message, acker)| Delivery::new(message, acker.hand_out())))
+        Ok(claimed
+            .map(|(message, acker)| Delivery::new(message, acker.hand_out()).for_subscription(Arc::clone(&self.topic))))
     }
 
     pub(super) fn agenda(&self) -> Agenda {

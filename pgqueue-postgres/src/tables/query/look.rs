@@ -54,11 +54,12 @@ pub(super) async fn look<C: Client>(inner: &Arc<Inner<C>>, mut slot: Slot<C>) ->
     let keys = Keys::of(&rows, &inner.query.key, &inner.query.name)?;
     slot.hand_out();
     let held = HeldDelivery::new(Arc::clone(inner), transaction, messages.clone(), keys, slot);
-    match <[Message; 1]>::try_from(messages) {
-        Ok([message]) if inner.query.batch == 1 => Ok(Some(Delivery::new(message, held))),
-        Ok(messages) => Delivery::batch(messages.into(), held).map(Some),
-        Err(messages) => Delivery::batch(messages, held).map(Some),
-    }
+    let delivery = match <[Message; 1]>::try_from(messages) {
+        Ok([message]) if inner.query.batch == 1 => Delivery::new(message, held),
+        Ok(messages) => Delivery::batch(messages.into(), held)?,
+        Err(messages) => Delivery::batch(messages, held)?,
+    };
+    Ok(Some(delivery.for_subscription(&*inner.query.name)))
 }
 
 /// Waits for the turn, where somebody else had it; `None` if they have it still. The wait is over before the transaction of a
