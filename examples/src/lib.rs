@@ -18,3 +18,34 @@ pub use signals::Signals;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// Compiles the programs in the guide, and runs those that need no server.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../../docs/src/why.md")]
+    struct Why;
+    #[doc = include_str!("../../docs/src/first-queue.md")]
+    struct FirstQueue;
+    #[doc = include_str!("../../docs/src/drivers.md")]
+    struct Drivers;
+    #[doc = include_str!("../../docs/src/order.md")]
+    struct Order;
+    #[doc = include_str!("../../docs/src/retries.md")]
+    struct Retries;
+    #[doc = include_str!("../../docs/src/exactly-once.md")]
+    struct ExactlyOnce;
+    #[doc = include_str!("../../docs/src/testing.md")]
+    struct Testing;
+    #[doc = include_str!("../../docs/src/write-a-driver.md")]
+    struct WriteADriver;
+    #[doc = include_str!("../../docs/src/servers.md")]
+    struct Servers;
+    #[doc = include_str!("../../docs/src/size.md")]
+    struct Size;
+    #[doc = include_str!("../../docs/src/operating.md")]
+    struct Operating;
+    #[doc = include_str!("../../docs/src/upgrades.md")]
+    struct Upgrades;
+    #[doc = include_str!("../../docs/src/options.md")]
+    struct Options;
+}
