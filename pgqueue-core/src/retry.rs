@@ -64,7 +64,7 @@ impl RetryPolicy {
 ///
 /// | class | default |
 /// |---|---|
-/// | [`ErrorKind::Connection`] | 20 retries, 100 ms × 2 up to 5 s, ± 10 % |
+/// | [`ErrorKind::Connection`] | 20 retries, 100 ms × 2 up to 5 s, ± 10 %: an outage of some 76 s |
 /// | [`ErrorKind::Query`] | none: the stream ends |
 /// | [`ErrorKind::Timeout`] | 2 retries, 50 ms × 1.5 up to 1 s, ± 20 % |
 ///

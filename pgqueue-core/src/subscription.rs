@@ -119,8 +119,8 @@ impl Subscription {
     }
 
     /// Lets a consumer take up to `messages` messages at a time in advance, where a driver's store makes that worthwhile, and
-    /// the next when half of them are delivered. Others wait for those; a consumer that stops gives them back at once.
-    /// Default: 100.
+    /// the next when half of them are delivered, so that it may have half as many again. Others wait for those; a consumer that stops
+    /// gives them back at once. Default: 100.
     #[must_use]
     pub fn with_prefetch(mut self, messages: usize) -> Self {
         self.prefetch = messages;

@@ -41,10 +41,12 @@
 //! | `pgqueue_reconnects_total` | counter: the connection that listens was lost and is back | |
 //! | `pgqueue_claim_seconds` | histogram: a driver's look for messages | `subscription` |
 //! | `pgqueue_settle_call_seconds` | histogram: one call that brings answers to the store | `subscription` |
-//! | `pgqueue_chore_seconds` | histogram | `chore` |
-//! | `pgqueue_waiting_messages`, `pgqueue_in_flight_messages`, `pgqueue_retrying_messages`, `pgqueue_dead_messages`, `pgqueue_held_back_messages`, `pgqueue_cut_messages`, `pgqueue_consumers`, `pgqueue_oldest_message_seconds` | gauges: what [`SubscriptionStats`](crate::SubscriptionStats) say, when [recorded](crate::SubscriptionStats::record) | `subscription` |
+//! | `pgqueue_chore_seconds` | histogram | `chore`: `trim`, `sweep`, `keep`, `publish` of what was scheduled, `bury` of consumers that died |
+//! | `pgqueue_waiting_messages`, `pgqueue_in_flight_messages`, `pgqueue_retrying_messages`, `pgqueue_dead_messages`, `pgqueue_held_back_messages`, `pgqueue_cut_messages`, `pgqueue_consumers`, `pgqueue_oldest_message_seconds` | gauges: what the [statistics](crate::SubscriptionStats) of a subscription say, when [recorded](crate::SubscriptionStats::record) | `subscription` |
 //!
-//! A subscription that is not known, as its driver does not say it, is an empty label.
+//! Gauges stay empty until somebody records them, now and then. A subscription that is not known, as its driver does not say it, is an
+//! empty label. The [dashboard](https://grafana.com/docs/grafana/latest/dashboards/) in `docs/grafana.json` wants histograms with
+//! buckets.
 
 use std::{future::Future, time::SystemTime};
 

@@ -33,8 +33,9 @@ impl Options {
     }
 
     /// Sets how often an idle consumer looks for messages though nobody rang: after a lost notification, where there are none,
-    /// or when the publisher that was to ring for several failed in its commit. All that are idle look in one statement.
-    /// Default: 2 s. Longer than a minute counts as a minute.
+    /// or when the publisher that was to ring for several failed in its commit. All that are idle look in one statement,
+    /// which also beats for them, and therefore comes every 2 s, or every third of a lease, even if this is longer. Default: 2 s.
+    /// Longer than a minute counts as a minute.
     #[must_use]
     pub fn with_poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval.min(Duration::from_secs(60));

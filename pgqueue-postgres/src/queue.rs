@@ -394,8 +394,8 @@ impl<C: Client> PgQueue<C> {
         managing(found.await)
     }
 
-    /// Returns what keeps vacuum from removing what the queue has deleted, if anything does that this role may see: others'
-    /// sessions are visible to members of `pg_read_all_stats`.
+    /// Returns what keeps vacuum from removing what the queue has deleted, if anything does. Of sessions of
+    /// other roles it says what they do, and since when, only where the owner of the schema is a member of `pg_read_all_stats`.
     ///
     /// # Errors
     /// What the server says.
@@ -421,7 +421,8 @@ impl<C: Client> PgQueue<C> {
         managing(self.shared.query(statement::EXPIRE_LEASES, &parameters, about).await).map(drop)
     }
 
-    /// Does the queue's housekeeping once, where only publishers run: every process with consumers does it.
+    /// Does the queue's housekeeping once, where only publishers run: every process with consumers does it, every other second. Call
+    /// it as often as scheduled messages may be late, and at least every 15 s while something is published.
     ///
     /// It lets scheduled messages that are due enter their topics, and deletes what every subscription has passed, both in
     /// bounded batches.

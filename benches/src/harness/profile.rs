@@ -32,13 +32,20 @@ pub(super) async fn print(server: &Server, database: &str, title: &str) -> Resul
         from (select * from pg_stat_user_functions order by self_time desc limit 12) f";
     let transactions =
         format!("select 'transactions=' || xact_commit from pg_stat_database where datname = '{database}'");
-    let wal = "
-        select format('wal records=%s full pages=%s bytes=%s flushes=%s flushing=%s ms',
-                      wal_records, wal_fpi, wal_bytes, wal_sync, round(wal_sync_time))
-        from pg_stat_wal";
+    let version: u32 = server.sql(database, "show server_version_num").await?.trim().parse()?;
+    let flushes = if version < 180_000 {
+        "select wal_sync as flushes, wal_sync_time as flushing from pg_stat_wal"
+    } else {
+        "select sum(fsyncs) as flushes, sum(fsync_time) as flushing from pg_stat_io where object = 'wal'"
+    };
+    let wal = format!(
+        "select format('wal records=%s full pages=%s bytes=%s flushes=%s flushing=%s ms',
+                       wal_records, wal_fpi, wal_bytes, flushes, round(flushing))
+         from pg_stat_wal cross join ({flushes}) f"
+    );
     let mut err = std::io::stderr();
     writeln!(err, "-- {title}")?;
-    for statement in [functions, &transactions, wal] {
+    for statement in [functions, &transactions, &wal] {
         writeln!(err, "{}", server.sql(database, statement).await?.trim_end())?;
     }
     Ok(())
