@@ -37,7 +37,7 @@ fn said(events: &Heard, fields: &[&str]) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn deliveries_and_their_answers_are_said() {
     let _alone = LISTENING.lock().await;
-    let events = Heard::of("pgqueue_core::delivery");
+    let events = Heard::of("pgqueue_core::telemetry");
     let _subscribed = tracing::subscriber::set_default(events.clone());
     let queue = MemoryQueue::new();
     queue.create_topic(Topic::new("orders")).await.unwrap();
