@@ -1,13 +1,18 @@
 //! What a consumer that goes in order by key asks of the server: a message waits for the one before it, and none for a look.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
-use pgqueue_core::{ConsumeStream, Delivery, Error, NewMessage, Order, Publisher, SubscriptionDriver, Topic, bucket};
+use pgqueue_core::{
+    Backoff, ConsumeStream, Delivery, Error, NewMessage, Order, Publisher, SubscriptionDriver, Topic, bucket,
+};
 use pgqueue_postgres::{Client, ClientError, PgQueue};
 use pgqueue_testserver::Database;
 use tokio::{
@@ -27,6 +32,8 @@ on_both_clients!(
     other_keys_come_while_one_is_held_back,
     keys_of_one_bucket_wait_for_their_own_only,
     what_comes_back_takes_along_what_came_after_it_in_its_bucket,
+    what_comes_back_of_several_keys_comes_in_the_order_of_each,
+    keys_keep_their_order_whatever_comes_back,
     what_came_while_nobody_listened_comes_with_the_reconnection,
     what_follows_in_a_lane_goes_to_another_if_nobody_looks,
     what_follows_in_a_lane_goes_to_another_if_its_consumer_leaves,
@@ -226,4 +233,89 @@ async fn what_comes_back_takes_along_what_came_after_it_in_its_bucket<C: Client>
         delivery.ok().await.unwrap();
     }
     assert_eq!(came, [(1, 2), (2, 1), (3, 1), (4, 1), (5, 1)]);
+}
+
+async fn what_comes_back_of_several_keys_comes_in_the_order_of_each<C: Client>() {
+    let (_database, queue) = two_keys_of_one_bucket::<C>().await;
+    let mut stream = consume(&queue, invoices().with_order(Order::ByKey)).await;
+    let [first_even, first_odd] = <[_; 2]>::try_from(take(&mut stream, 2).await).unwrap();
+    first_odd.ok().await.unwrap();
+    let second_odd = next(&mut stream).await;
+    assert_eq!(number(&second_odd), 3);
+    first_even.requeue().await.unwrap(); // what goes back with it is before and behind the one that is out
+    second_odd.requeue().await.unwrap();
+    let mut came = Vec::new();
+    for _ in 0..5 {
+        let delivery = next(&mut stream).await;
+        came.push(number(&delivery));
+        delivery.ok().await.unwrap();
+    }
+    let of = |key: &str| came.iter().copied().filter(|n| self::key(*n) == key).collect::<Vec<_>>();
+    assert_eq!((of("even"), of("odd")), (vec![0, 2, 4], vec![3, 5]));
+}
+
+/// How many messages come back at random, of how many keys, and how many are out at the same time.
+const RANDOM: u64 = 200;
+const RANDOM_KEYS: u64 = 6;
+const OUT: usize = 8;
+
+async fn keys_keep_their_order_whatever_comes_back<C: Client>() {
+    let seed = fastrand::u64(..);
+    let random = std::sync::Mutex::new(fastrand::Rng::with_seed(seed));
+    let (_database, queue) = queue_without_topic::<C>().await;
+    queue.create_topic(Topic::new("orders").with_buckets(2)).await.unwrap();
+    let backoff = Backoff::fixed(Duration::from_millis(5)).with_max_attempts(1000);
+    let subscription = invoices().with_order(Order::ByKey).with_prefetch(20).with_backoff(backoff);
+    queue.insert_subscription(&subscription).await.unwrap();
+    let key = |n: u64| format!("customer {}", n % RANDOM_KEYS);
+    queue
+        .publish("orders", (0..RANDOM).map(|n| NewMessage::json(&n).unwrap().with_key(key(n))).collect())
+        .await
+        .unwrap();
+    let stream = consume(&queue, subscription).await;
+    let log = std::sync::Mutex::new(Vec::new());
+    let left = AtomicUsize::new(usize::try_from(RANDOM).unwrap());
+    let answered = stream.take_while(|_| std::future::ready(left.load(Ordering::SeqCst) > 0)).try_for_each_concurrent(
+        OUT,
+        async |delivery| {
+            let n = number(&delivery);
+            log.lock().unwrap().push(format!(
+                "{n} of {} is out, attempt {}",
+                n % RANDOM_KEYS,
+                delivery.message().attempt()
+            ));
+            let (comes_back, pause) = {
+                let mut random = random.lock().unwrap();
+                (random.u8(..3) == 0, Duration::from_millis(random.u64(..5)))
+            };
+            tokio::time::sleep(pause).await;
+            log.lock().unwrap().push(format!(
+                "{n} of {} {}",
+                n % RANDOM_KEYS,
+                if comes_back { "comes back" } else { "is done" }
+            ));
+            if comes_back {
+                delivery.requeue().await
+            } else {
+                delivery.ok().await?;
+                if left.fetch_sub(1, Ordering::SeqCst) == 1 {
+                    return Err(Error::new(pgqueue_core::ErrorKind::Requeued, "all are done"));
+                }
+                Ok(())
+            }
+        },
+    );
+    assert_eq!(patiently("all", answered).await.unwrap_err().kind(), pgqueue_core::ErrorKind::Requeued);
+    let log = log.into_inner().unwrap();
+    for of in 0..RANDOM_KEYS {
+        let done: Vec<u64> = log
+            .iter()
+            .filter_map(|line| line.strip_suffix(" is done"))
+            .filter_map(|line| line.split_once(" of "))
+            .filter(|(_, key)| *key == of.to_string())
+            .map(|(n, _)| n.parse().unwrap())
+            .collect();
+        let in_order: Vec<u64> = (0..RANDOM).filter(|n| n % RANDOM_KEYS == of).collect();
+        assert_eq!(done, in_order, "seed {seed}: {log:#?}");
+    }
 }

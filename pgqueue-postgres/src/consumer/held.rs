@@ -1,7 +1,7 @@
 //! [`Held`]: what one consumer has in hand: leases, the messages it has not delivered yet, and answers on their way.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -40,6 +40,12 @@ struct Line {
 pub(crate) struct Place {
     lane: i32,
     key: Option<Arc<str>>,
+}
+
+/// A delivery that is out of an ordered lane.
+struct Out {
+    lease: LeaseId,
+    ids: Vec<i64>,
 }
 
 /// What the consumer knows of a lease.
@@ -93,8 +99,8 @@ pub(crate) struct Held {
     lines: BTreeMap<(u64, i64), Line>,
     /// How many messages the lines hold.
     buffered: usize,
-    /// Places of which a delivery is out, and by which lease: the next waits until it is settled.
-    out_of: HashMap<Place, LeaseId>,
+    /// What is out of a place: the next waits until it is settled.
+    out_of: HashMap<Place, Out>,
     /// Answers that are not sent yet.
     pub(crate) answers: Vec<Answer>,
     pub(crate) in_doubt: Vec<InDoubt>,
@@ -178,7 +184,9 @@ impl Held {
         self.queue(at.0, line);
         self.buffered -= messages.len();
         self.out += 1;
-        self.out_of.extend(place.clone().map(|place| (place, lease)));
+        if let Some(place) = place.clone() {
+            self.out_of.insert(place, Out { lease, ids: messages.iter().map(|(id, _)| *id).collect() });
+        }
         Some(Portion { lease, place, messages, lost })
     }
 
@@ -207,15 +215,28 @@ impl Held {
         self.has_freed = true;
     }
 
-    /// Gives back what was not delivered, of the leases that `which` names, as one each.
+    /// Gives back what was not delivered, of the leases that `which` names: in one piece, but for what is out in between. That may
+    /// come back, too, and go first where pieces go one after the other.
     pub(crate) fn release(&mut self, which: impl Fn(LeaseId) -> bool) {
-        let mut released: BTreeMap<LeaseId, Vec<i64>> = BTreeMap::new();
+        let mut released: BTreeMap<LeaseId, BTreeSet<i64>> = BTreeMap::new();
         for (_, line) in self.lines.extract_if(.., |_, line| which(line.lease)) {
             self.buffered -= line.messages.len();
             released.entry(line.lease).or_default().extend(line.messages.into_iter().map(|(id, _)| id));
         }
-        for (lease, ids) in released {
-            self.answers.push(Answer { lease, place: None, ids, verdict: Verdict::Release, reply: None });
+        for (lease, mut rest) in released {
+            let mut out: Vec<i64> =
+                self.out_of.values().filter(|out| out.lease == lease).flat_map(|out| out.ids.iter().copied()).collect();
+            out.sort_unstable();
+            let mut pieces = Vec::new();
+            for id in out {
+                let behind = rest.split_off(&id);
+                pieces.push(std::mem::replace(&mut rest, behind));
+            }
+            pieces.push(rest);
+            for ids in pieces.into_iter().filter(|ids| !ids.is_empty()) {
+                let ids = ids.into_iter().collect();
+                self.answers.push(Answer { lease, place: None, ids, verdict: Verdict::Release, reply: None });
+            }
         }
     }
 
@@ -238,7 +259,7 @@ impl Held {
     pub(crate) fn lost(&mut self, lease: LeaseId) {
         let Some(held) = self.leases.remove(&lease) else { return };
         held.lost.send_replace(true);
-        self.out_of.retain(|_, of| *of != lease);
+        self.out_of.retain(|_, out| out.lease != lease);
         self.arrivals += u64::from(held.is_ordered); // the next of its lane may go
         self.has_freed = true;
         for (_, line) in self.lines.extract_if(.., |_, line| line.lease == lease) {
