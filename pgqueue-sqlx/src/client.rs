@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use pgqueue_postgres::{Client, ClientError, ListenerConnection, Parameter};
-use sqlx::{AssertSqlSafe, Executor as _, PgPool, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgPool, postgres::PgConnectOptions};
 
 use crate::{SqlxRow, SqlxTransaction, connect, error, listener::Listener, pool::Pool, statement};
 
@@ -127,7 +127,12 @@ impl Client for Sqlx {
 
     async fn run_script(&self, script: &str) -> Result<(), ClientError> {
         let mut loan = self.pool.acquire().await?;
-        let result = loan.connection()?.execute(sqlx::raw_sql(AssertSqlSafe(script))).await;
+        let connection = loan.connection()?;
+        let result = connection.execute(sqlx::raw_sql(AssertSqlSafe(script))).await;
+        if result.as_ref().is_err_and(error::leaves_connection_usable) {
+            // The server says what is wrong before it has let its locks go, for which sqlx does not wait.
+            connection.ping().await.ok();
+        }
         loan.end(&result);
         result.map(drop).map_err(error::after_sending)
     }
