@@ -45,7 +45,8 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 /// [`Locking::Ordered`] consumers that wait for another hold a connection each.
 ///
 /// One that gives back delivery after delivery, requeued or dropped, rests before the next: for 10 ms, then twice as long each time,
-/// up to 1 s. An OK or a Reject ends that.
+/// up to 1 s. An OK or a Reject ends that. What was given back, is pending at once and comes first by the base query's order is what
+/// the next look finds, and what is behind it may wait for as long as it fails: let a Requeue put it off, or its attempts end.
 pub struct QueryDriver<C: Client> {
     inner: Arc<Inner<C>>,
 }
