@@ -112,7 +112,7 @@ begin
       c.seen := coalesce(v_parts[3]::pg_snapshot, pg_current_snapshot());
     end if;
     v_is_beyond := c.top > (select last_value from pgqueue.log_id)
-      or pg_snapshot_xmax(coalesce(c.late_seen, c.seen)) > pg_snapshot_xmax(pg_current_snapshot());
+      or greatest(pg_snapshot_xmax(c.late_seen), pg_snapshot_xmax(c.seen)) > pg_snapshot_xmax(pg_current_snapshot());
     -- Before the last of the latest transactions there may have been others, of those that were in progress and have committed.
     v_is_trimmed := e.trimmed_id > c.top or coalesce(v_given_up.v_id > c.top, false) or exists (
       select from unnest(e.trimmed) with ordinality x (xact, n)
