@@ -6,7 +6,7 @@ use pgqueue_postgres::{Client, PgQueue};
 use crate::{
     backend::Backend,
     both_clients::on_both_clients,
-    common::{assert_says, consume, invoices, next, number, patiently, publish_numbers, queue, until_sql},
+    common::{WAITS, assert_says, consume, invoices, next, number, patiently, publish_numbers, queue, until_sql},
 };
 
 on_both_clients!(
@@ -86,7 +86,7 @@ async fn who_was_superseded_learns_it_inside_of_its_transaction<C: Backend>() {
         let (queue, position) = (queue.clone(), position.clone());
         async move { (queue.advance_checkpoint_in(&mut second, "totals", &position).await.unwrap(), second) }
     });
-    until_sql(&database, "select count(*) from pg_locks where not granted", "1").await;
+    until_sql(&database, WAITS, "1").await;
     C::commit(first).await;
     let (moved, second) = patiently("the second", waiting).await.unwrap();
     assert!(!moved);

@@ -23,8 +23,7 @@ pub(crate) const QUIET: Duration = Duration::from_millis(700);
 pub(crate) const SHORT_LEASE: Duration = Duration::from_secs(1);
 
 /// How many sessions wait for a lock.
-pub(crate) const WAITS: &str =
-    "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+pub(crate) const WAITS: &str = pgqueue_tests::WAITS;
 
 /// A queue with its schema and the topic "orders".
 pub(crate) async fn queue<C: Client>() -> (Database, PgQueue<C>) {

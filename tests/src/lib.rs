@@ -26,5 +26,5 @@ pub use migrated::migrated;
 pub use part::{Backing, run_part};
 pub use report::{Report, publish_table, table};
 pub use scenario::Scenario;
-pub use until::{until_sql, until_sql_on};
+pub use until::{WAITS, until_sql, until_sql_on};
 pub use world::Settings;

@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use crate::{
     both_clients::on_both_clients,
     common::{
-        NEVER, consume, insert, job_table, jobs, next, number, open_transaction, patiently, quiet, states, until_sql,
-        until_states,
+        NEVER, WAITS, consume, insert, job_table, jobs, next, number, open_transaction, patiently, quiet, states,
+        until_sql, until_states,
     },
 };
 
@@ -163,7 +163,7 @@ async fn what_was_claimed_for_nobody_is_given_back_with_its_attempt<C: Client>()
     let gate = open_transaction::<C>(&database, "lock table jobs in exclusive mode").await;
     let mut fetch = driver.fetch_pending();
     assert!(fetch.as_mut().now_or_never().is_none());
-    until_sql(&database, "select count(*) from pg_locks where not granted", "1").await;
+    until_sql(&database, WAITS, "1").await;
     drop(fetch);
     gate.rollback().await.unwrap();
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use pgqueue_core::{Backoff, ConsumeStream, Delivery, RetryConfig, subscribe};
 use pgqueue_postgres::{Client, JobTable, OwnedTransaction, PgTables};
-pub(crate) use pgqueue_tests::until_sql;
+pub(crate) use pgqueue_tests::{WAITS, until_sql};
 use pgqueue_testserver::{Database, Proxy};
 use serde_json::Value;
 use tokio::time::timeout;

@@ -9,8 +9,8 @@ use pgqueue_testserver::{Database, Proxy};
 use crate::{
     both_clients::on_both_clients,
     common::{
-        SHORT_LEASE, consume, insert, job_table, jobs, next, number, open_transaction, patiently, quiet_for, states,
-        until_sql, until_states, url_through,
+        SHORT_LEASE, WAITS, consume, insert, job_table, jobs, next, number, open_transaction, patiently, quiet_for,
+        states, until_sql, until_states, url_through,
     },
 };
 
@@ -120,7 +120,7 @@ async fn a_claim_whose_answer_was_lost_is_given_back<C: Client>() {
     database.sql(slow).await.unwrap();
     let gate = open_transaction::<C>(&database, "select pg_advisory_xact_lock(1)").await;
     let claim = tokio::spawn(async move { (driver.fetch_pending().await, driver) });
-    until_sql(&database, "select count(*) from pg_locks where not granted", "1").await;
+    until_sql(&database, WAITS, "1").await;
     proxy.black_hole(true);
     gate.rollback().await.unwrap();
     until_states(&database, "running 1 locked").await;
