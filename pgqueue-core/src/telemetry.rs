@@ -61,6 +61,20 @@ use crate::{
     meter::{count, time},
 };
 
+/// A span of the queue, with what each of them has.
+macro_rules! span {
+    ($level:ident, $name:literal, $($fields:tt)+) => {
+        tracing::span!(
+            tracing::Level::$level,
+            $name,
+            messaging.system = "pgqueue",
+            otel.status_code = Empty,
+            error.type = Empty,
+            $($fields)+
+        )
+    };
+}
+
 /// Publishes messages through `publish`, in a span that goes with them.
 ///
 /// # Errors
@@ -79,13 +93,11 @@ where
     F: Future<Output = Result<T>> + Send,
 {
     let (count, since) = (messages.len(), Instant::now());
-    let span = tracing::info_span!(
+    let span = span!(
+        INFO,
         "publish",
         otel.name = %format_args!("send {topic}"),
         otel.kind = "producer",
-        otel.status_code = Empty,
-        error.type = Empty,
-        messaging.system = "pgqueue",
         messaging.operation.name = "publish",
         messaging.operation.type = "send",
         messaging.destination.name = topic,
@@ -93,15 +105,10 @@ where
     );
     #[cfg(feature = "opentelemetry")]
     crate::trace_context::inject(&span, &mut messages);
-    let published = publish(messages).instrument(span.clone()).await;
-    match &published {
-        Ok(_) => {
-            count!("pgqueue_published_messages_total", count as u64, "topic" => topic);
-            time!("pgqueue_publish_seconds", since.elapsed(), "topic" => topic);
-        }
-        Err(error) => failed(&span, error),
-    }
-    published
+    let published = within(&span, publish(messages)).await?;
+    count!("pgqueue_published_messages_total", count as u64, "topic" => topic);
+    time!("pgqueue_publish_seconds", since.elapsed(), "topic" => topic);
+    Ok(published)
 }
 
 /// Returns the span of what is done with a delivery, linked to those that published it. [`Worker`](crate::Worker)s run handlers
@@ -109,13 +116,11 @@ where
 #[must_use]
 pub fn process_span(delivery: &Delivery) -> Span {
     let message = delivery.message();
-    let span = tracing::info_span!(
+    let span = span!(
+        INFO,
         "process",
         otel.name = %format_args!("process {}", message.topic()),
         otel.kind = "consumer",
-        otel.status_code = Empty,
-        error.type = Empty,
-        messaging.system = "pgqueue",
         messaging.operation.name = "process",
         messaging.operation.type = "process",
         messaging.destination.name = message.topic(),
@@ -145,22 +150,19 @@ where
     T: Send + Sync,
 {
     let since = Instant::now();
-    let span = tracing::debug_span!(
+    let span = span!(
+        DEBUG,
         "claim",
         otel.name = %format_args!("receive {subscription}"),
         otel.kind = "client",
-        otel.status_code = Empty,
-        error.type = Empty,
-        messaging.system = "pgqueue",
         messaging.operation.name = "claim",
         messaging.operation.type = "receive",
         messaging.destination.subscription.name = subscription,
         messaging.batch.message_count = Empty,
     );
-    let claimed = claim.instrument(span.clone()).await;
-    match &claimed {
-        Ok(claimed) => drop(span.record("messaging.batch.message_count", found(claimed))),
-        Err(error) => failed(&span, error),
+    let claimed = within(&span, claim).await;
+    if let Ok(claimed) = &claimed {
+        span.record("messaging.batch.message_count", found(claimed));
     }
     time!("pgqueue_claim_seconds", since.elapsed(), "subscription" => subscription);
     claimed
@@ -179,22 +181,17 @@ pub async fn settling<T: Send>(
     settle: impl Future<Output = Result<T>> + Send,
 ) -> Result<T> {
     let since = Instant::now();
-    let span = tracing::debug_span!(
+    let span = span!(
+        DEBUG,
         "settle",
         otel.name = %format_args!("settle {subscription}"),
         otel.kind = "client",
-        otel.status_code = Empty,
-        error.type = Empty,
-        messaging.system = "pgqueue",
         messaging.operation.name = "settle",
         messaging.operation.type = "settle",
         messaging.destination.subscription.name = subscription,
         answers,
     );
-    let settled = settle.instrument(span.clone()).await;
-    if let Err(error) = &settled {
-        failed(&span, error);
-    }
+    let settled = within(&span, settle).await;
     time!("pgqueue_settle_call_seconds", since.elapsed(), "subscription" => subscription);
     settled
 }
@@ -208,18 +205,8 @@ pub async fn settling<T: Send>(
 /// As `call`.
 pub async fn chore<T: Send>(chore: &'static str, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
     let since = Instant::now();
-    let span = tracing::debug_span!(
-        "chore",
-        otel.name = chore,
-        otel.status_code = Empty,
-        error.type = Empty,
-        messaging.system = "pgqueue",
-        chore
-    );
-    let done = call.instrument(span.clone()).await;
-    if let Err(error) = &done {
-        failed(&span, error);
-    }
+    let span = span!(DEBUG, "chore", otel.name = chore, chore);
+    let done = within(&span, call).await;
     time!("pgqueue_chore_seconds", since.elapsed(), "chore" => chore);
     done
 }
@@ -300,6 +287,11 @@ pub(crate) fn delivery_failed(held: &Held, error: &Error) {
         "subscription" => held.subscription().unwrap_or_default(),
         "error" => format!("{:?}", error.kind())
     );
+}
+
+/// Calls in a span, which says whether that failed.
+async fn within<T>(span: &Span, call: impl Future<Output = Result<T>>) -> Result<T> {
+    call.instrument(span.clone()).await.inspect_err(|error| failed(span, error))
 }
 
 fn failed(span: &Span, error: &Error) {
