@@ -19,7 +19,7 @@ use crate::{
 #[must_use = "a dropped delivery is requeued: settle it with `ok`, `requeue` or `settle`"]
 pub struct Delivery {
     messages: Messages,
-    subscription: Option<Arc<str>>,
+    pub(crate) subscription: Option<Arc<str>>,
     acker: Box<dyn Acker>,
     time_limit: Duration,
     /// Tells the stream of a requeue where that should end it. Declared last: it fires after the acker released.

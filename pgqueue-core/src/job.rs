@@ -32,7 +32,7 @@ impl Held {
     pub(crate) fn new(delivery: Delivery) -> Self {
         Self {
             messages: delivery.messages().to_vec(),
-            subscription: delivery.subscription().map(Into::into),
+            subscription: delivery.subscription.clone(),
             delivery: Mutex::new(Some(delivery)),
         }
     }

@@ -303,10 +303,12 @@ impl<C: Client> Consumer<C> {
         let Some(Portion { lease, place, messages, lost }) = popped else { return Ok(None) };
         let (ids, mut messages): (Vec<_>, Vec<Message>) = messages.into_iter().unzip();
         let acker = PgAcker::new(Arc::clone(self), Hand { lease, place, ids, lost });
-        if self.wanted.batch() > 1 || messages.len() > 1 {
-            return Ok(Some(Delivery::batch(messages, acker)?.for_subscription(Arc::clone(&self.name))));
-        }
-        Ok(messages.pop().map(|message| Delivery::new(message, acker).for_subscription(Arc::clone(&self.name))))
+        let delivery = if self.wanted.batch() == 1 && messages.len() == 1 {
+            Delivery::new(messages.remove(0), acker)
+        } else {
+            Delivery::batch(messages, acker)?
+        };
+        Ok(Some(delivery.for_subscription(Arc::clone(&self.name))))
     }
 
     /// The driver is gone: gives back what was not delivered.
