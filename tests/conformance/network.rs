@@ -44,17 +44,12 @@ impl Network {
 
     /// The database as everybody but consumers reaches it.
     pub(crate) fn uncut_url(&self) -> String {
-        self.url_at(self.end)
+        self.database.url_at(self.end)
     }
 
     /// The database as the next consumer reaches it.
     pub(crate) fn url(&self) -> String {
-        self.url_at(self.proxies.lock().unwrap().open.last().unwrap().port())
-    }
-
-    fn url_at(&self, port: u16) -> String {
-        let port_of = |port: u16| format!(":{port}/");
-        self.database.url().replace(&port_of(self.database.server().port()), &port_of(port))
+        self.database.url_at(self.proxies.lock().unwrap().open.last().unwrap().port())
     }
 
     /// Cuts off all consumers that there are.

@@ -20,13 +20,7 @@ pub(crate) fn road() -> Road {
     Road::Pooler(port())
 }
 
-/// The database as it is reached through the pooler at `port`.
-pub(crate) fn url_at(database: &Database, port: u16) -> String {
-    let port_of = |port: u16| format!(":{port}/");
-    database.url().replace(&port_of(database.server().port()), &port_of(port))
-}
-
 /// The database as it is reached through the pooler.
 pub(crate) fn url(database: &Database) -> String {
-    url_at(database, port())
+    database.url_at(port())
 }

@@ -77,7 +77,7 @@ pub(super) async fn crashed_pooler_loses_nothing<C: Small>() {
     const MESSAGES: u64 = 200;
     let database = Database::create().await.unwrap();
     let pooler = PgBouncer::start(database.server().port()).await.unwrap();
-    let queue = queue_of(C::behind_pooler(&place::url_at(&database, pooler.port()), 8)).await;
+    let queue = queue_of(C::behind_pooler(&database.url_at(pooler.port()), 8)).await;
     let mut stream = pgqueue_core::subscribe(queue.subscription(invoices())).await.unwrap();
     publish_numbers(&queue, 0..MESSAGES).await;
     let mut answered = std::collections::BTreeSet::new();

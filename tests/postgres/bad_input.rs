@@ -18,7 +18,7 @@ use crate::{
     both_clients::on_both_clients,
     common::{
         assert_says, chain, consume, end, invoices, next, number, patiently, publish_number, publish_numbers, queue,
-        queue_without_topic, quiet, try_consume, until_sql, url_through,
+        queue_without_topic, quiet, try_consume, until_sql,
     },
 };
 
@@ -205,7 +205,7 @@ async fn a_server_out_of_reach_is_a_connection_error<C: Client>() {
     let database = Database::create().await.unwrap();
     let proxy = Proxy::start(database.server().port()).await.unwrap();
     proxy.cut().await;
-    let queue = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
+    let queue = PgQueue::<C>::connect(&database.url_at(proxy.port())).await.unwrap();
     let publishes = patiently("a refusal", queue.publish_json("orders", &1));
     let (publishes, consumes) = tokio::join!(publishes, try_consume(&queue, invoices()));
     for refused in [publishes.unwrap_err(), consumes.unwrap_err()] {
@@ -218,7 +218,7 @@ async fn a_server_that_went_silent_is_given_up<C: Client>() {
     let (database, admin) = queue::<C>().await;
     let proxy = Proxy::start(database.server().port()).await.unwrap();
     let options = Options::new().with_time_limit(Duration::from_secs(1));
-    let queue = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap().with_options(options).unwrap();
+    let queue = PgQueue::<C>::connect(&database.url_at(proxy.port())).await.unwrap().with_options(options).unwrap();
     publish_number(&queue, 1).await;
     proxy.black_hole(true);
     let silent = patiently("an end", queue.publish_json("orders", &2)).await.unwrap_err();
@@ -643,7 +643,7 @@ async fn errors_tell_no_password<C: Client>() {
     let nowhere = with_secret(database.url()).replace(database.name(), "nowhere");
     let mut told = Vec::new();
     for url in [
-        with_secret(url_through(&database, &proxy)),
+        with_secret(database.url_at(proxy.port())),
         nowhere.clone(),
         nowhere.replace("sslmode=disable", "sslmode=require"),
         nowhere.replace("sslmode=disable", "sslmode=maybe"),

@@ -2,11 +2,12 @@
 
 use pgqueue_core::{CheckpointStore, ErrorKind, Order, Position, Retention, Start, Topic};
 use pgqueue_postgres::{Client, PgQueue};
+use pgqueue_tests::WAITS;
 
 use crate::{
     backend::Backend,
     both_clients::on_both_clients,
-    common::{WAITS, assert_says, consume, invoices, next, number, patiently, publish_numbers, queue, until_sql},
+    common::{assert_says, consume, invoices, next, number, patiently, publish_numbers, queue, until_sql},
 };
 
 on_both_clients!(

@@ -10,7 +10,7 @@ use pgqueue_core::{
 use pgqueue_postgres::{Client, PgQueue};
 use pgqueue_tests::migrated;
 pub(crate) use pgqueue_tests::until_sql;
-use pgqueue_testserver::{Database, Proxy};
+use pgqueue_testserver::Database;
 use tokio::time::timeout;
 
 /// How long anything may take that has to happen.
@@ -21,9 +21,6 @@ pub(crate) const QUIET: Duration = Duration::from_millis(700);
 
 /// A lease that ends soon.
 pub(crate) const SHORT_LEASE: Duration = Duration::from_secs(1);
-
-/// How many sessions wait for a lock.
-pub(crate) const WAITS: &str = pgqueue_tests::WAITS;
 
 /// A queue with its schema and the topic "orders".
 pub(crate) async fn queue<C: Client>() -> (Database, PgQueue<C>) {
@@ -121,12 +118,6 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
         source = error.source();
     }
     told
-}
-
-/// The database as it is reached through a proxy.
-pub(crate) fn url_through(database: &Database, proxy: &Proxy) -> String {
-    let port = |port: u16| format!(":{port}/");
-    database.url().replace(&port(database.server().port()), &port(proxy.port()))
 }
 
 /// A claim of somebody who consumes in SQL, which says how many messages it took.

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use futures::join;
 use pgqueue_core::{Ack, ConsumeStream, ErrorKind, NewMessage, Order, Publisher, Subscription, Topic};
 use pgqueue_postgres::{Client, ClientError, PgQueue};
+use pgqueue_tests::END_LISTENERS;
 use pgqueue_testserver::{Database, Server};
 use pgqueue_tokio_postgres::TokioPostgres;
 use tokio::time::sleep;
@@ -137,9 +138,7 @@ async fn answers_of_an_earlier_claim_change_nothing<C: Client>() {
 async fn a_reconnection_lets_nobody_oversleep<C: Client>() {
     let (database, queue) = queue::<C>().await;
     let (queue, mut stream) = sleepy(queue).await;
-    let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity
-               where datname = current_database() and pid <> pg_backend_pid() and query ilike '%listen %'";
-    assert_eq!(database.sql(end).await.unwrap(), "1");
+    assert_eq!(database.sql(END_LISTENERS).await.unwrap(), "1");
     quiet(&mut stream).await; // it has listened again, and sleeps again
     publish_number(&queue, 1).await;
     at_once(&mut stream, 1).await;

@@ -1,11 +1,12 @@
 //! Publishing once, by several at the same time.
 
 use pgqueue_core::{NewMessage, Publisher};
+use pgqueue_tests::WAITS;
 
 use crate::{
     backend::Backend,
     both_clients::on_both_clients,
-    common::{WAITS, patiently, queue, until_sql},
+    common::{patiently, queue, until_sql},
 };
 
 on_both_clients!(publishers_of_the_same_ids_do_not_wait_in_a_circle);

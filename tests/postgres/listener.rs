@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     both_clients::on_both_clients,
-    common::{PATIENCE, QUIET, assert_says, patiently, until_sql, url_through},
+    common::{PATIENCE, QUIET, assert_says, patiently, until_sql},
 };
 
 /// Within how much time a connection that is half open is found out, with some slack for a busy machine.
@@ -209,7 +209,7 @@ async fn everybody_hears_of_a_lost_connection<C: Client>() {
 async fn a_half_open_connection_is_found_out<C: Client>() {
     let database = Database::create().await.unwrap();
     let proxy = Proxy::start(database.server().port()).await.unwrap();
-    let queue = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
+    let queue = PgQueue::<C>::connect(&database.url_at(proxy.port())).await.unwrap();
     let mut subscriber = subscribe(&queue, "door").await;
     proxy.black_hole(true);
     notify(&database, "door", "unheard").await;
@@ -224,7 +224,7 @@ async fn a_half_open_connection_is_found_out<C: Client>() {
 async fn subscribing_waits_for_the_server_and_for_nobody_else<C: Client>() {
     let database = Database::create().await.unwrap();
     let proxy = Proxy::start(database.server().port()).await.unwrap();
-    let queue = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
+    let queue = PgQueue::<C>::connect(&database.url_at(proxy.port())).await.unwrap();
     let mut before = subscribe(&queue, "before").await;
     proxy.cut().await;
     let late = tokio::spawn({

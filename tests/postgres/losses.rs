@@ -26,7 +26,7 @@ use crate::{
     both_clients::on_both_clients,
     common::{
         QUIET, assert_says, consume, invoices, next, number, patiently, publish_number, publish_numbers, queue, quiet,
-        take, until_sql, url_through,
+        take, until_sql,
     },
     sleeping::{RARELY, rarely_looking},
 };
@@ -128,7 +128,7 @@ async fn what_is_published_between_two_runs_of_a_service_is_for_the_second<C: Cl
 async fn what_is_published_while_nobody_can_listen_comes_when_somebody_can_again<C: Client>() {
     let (database, publisher) = queue::<C>().await;
     let proxy = Proxy::start(database.server().port()).await.unwrap();
-    let consumer = rarely_looking(PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap());
+    let consumer = rarely_looking(PgQueue::<C>::connect(&database.url_at(proxy.port())).await.unwrap());
     let mut stream = subscribe(consumer.subscription(named("invoices"))).await.unwrap();
     quiet(&mut stream).await;
     for round in 1..=2 {

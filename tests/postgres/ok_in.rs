@@ -14,7 +14,7 @@ use crate::{
     both_clients::on_both_clients,
     common::{
         SHORT_LEASE, assert_says, consume, invoices, next, number, patiently, publish_number, publish_numbers, queue,
-        quiet, take, until_sql, url_through,
+        quiet, take, until_sql,
     },
 };
 
@@ -159,7 +159,7 @@ async fn a_slow_connection_is_not_taken_for_a_rollback<C: Backend>() {
     let (database, queue) = with_ledger::<C>().await;
     let proxy = Proxy::start(database.server().port()).await.unwrap();
     let mut stream = consume(&queue, invoices()).await;
-    let mut transaction = C::open(&url_through(&database, &proxy)).await;
+    let mut transaction = C::open(&database.url_at(proxy.port())).await;
     proxy.set_delay(Duration::from_millis(200));
     publish_number(&queue, 7).await;
     let delivery = next(&mut stream).await;
@@ -218,7 +218,7 @@ async fn a_dropped_answer_holds_if_the_transaction_commits<C: Backend>() {
     let mut stream = consume(&queue, invoices()).await;
     publish_number(&queue, 7).await;
     let delivery = next(&mut stream).await;
-    let mut transaction = C::open(&url_through(&database, &proxy)).await;
+    let mut transaction = C::open(&database.url_at(proxy.port())).await;
     proxy.set_delay(Duration::from_millis(300));
     tokio::select! {
         biased;

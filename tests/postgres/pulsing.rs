@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use pgqueue_core::{ConsumeStream, Consumers, ErrorKind, NewMessage, PublisherExt, Subscription};
 use pgqueue_postgres::{Client, ClientError, PgQueue};
+use pgqueue_tests::WAITS;
 use pgqueue_testserver::Database;
 use tokio::{
     sync::{Notify, watch},
@@ -17,7 +18,7 @@ use crate::{
     between::{Between, Deaf, Meddle, meddled},
     both_clients::on_both_clients,
     common::{
-        PATIENCE, QUIET, SHORT_LEASE, WAITS, assert_says, claim_of, consume, end, invoices, next, number, patiently,
+        PATIENCE, QUIET, SHORT_LEASE, assert_says, claim_of, consume, end, invoices, next, number, patiently,
         publish_number, queue, quiet, until_sql,
     },
 };

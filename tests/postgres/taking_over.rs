@@ -5,14 +5,15 @@ use std::{sync::Arc, time::Duration};
 use futures::StreamExt;
 use pgqueue_core::{Consumers, ErrorKind, Order, Start, Subscription, subscribe};
 use pgqueue_postgres::{Client, PgQueue};
+use pgqueue_tests::WAITS;
 use tokio::time::{Instant, timeout};
 
 use crate::{
     backend::Backend,
     both_clients::on_both_clients,
     common::{
-        PATIENCE, QUIET, SHORT_LEASE, WAITS, assert_says, consume, end, invoices, next, number, patiently,
-        publish_number, publish_numbers, queue, quiet, until_sql,
+        PATIENCE, QUIET, SHORT_LEASE, assert_says, consume, end, invoices, next, number, patiently, publish_number,
+        publish_numbers, queue, quiet, until_sql,
     },
 };
 

@@ -11,13 +11,14 @@ use std::{
 use async_trait::async_trait;
 use pgqueue_core::{ConsumeStream, NewMessage, PublisherExt, RetryConfig, Subscription};
 use pgqueue_postgres::{Client, ClientError, Options, PgQueue};
+use pgqueue_tests::END_LISTENERS;
 use pgqueue_testserver::{Database, Proxy};
 
 use crate::{
     backend::Backend,
     between::{Between, Meddle, meddled},
     both_clients::on_both_clients,
-    common::{QUIET, consume, invoices, next, publish_number, queue, quiet, url_through},
+    common::{QUIET, consume, invoices, next, publish_number, queue, quiet},
     sleeping::{asleep, rarely_looking},
 };
 
@@ -112,7 +113,7 @@ async fn what_is_scheduled_wakes_when_it_is_due<C: Client>() {
 async fn what_nobody_heard_of_comes_with_the_reconnection<C: Client>() {
     let (database, publisher) = queue::<C>().await;
     let proxy = Proxy::start(database.server().port()).await.unwrap();
-    let consumer = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
+    let consumer = PgQueue::<C>::connect(&database.url_at(proxy.port())).await.unwrap();
     // Its first statement after that may meet a connection that is dead.
     let mut stream = sleeper(&database, &consumer).await.with_retry(RetryConfig::default());
     proxy.cut().await;
@@ -157,9 +158,7 @@ async fn who_hears_nothing_any_more_looks_now_and_then<C: Client>() {
     let queue = meddled::<C, _>(&database.url(), once.clone()).await;
     let mut stream = consume(&queue, invoices()).await;
     asleep(&database, &mut stream).await;
-    let ended = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
-                 where datname = current_database() and query ilike 'listen %'";
-    assert_eq!(database.sql(ended).await.unwrap(), "1");
+    assert_eq!(database.sql(END_LISTENERS).await.unwrap(), "1");
     quiet(&mut stream).await; // it is told meanwhile
     let before = once.asked.load(Ordering::SeqCst);
     quiet(&mut stream).await;

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use pgqueue_core::Subscription;
 use pgqueue_postgres::{Client, Notice, Options, PgQueue};
+use pgqueue_tests::END_LISTENERS;
 use pgqueue_testserver::Proxy;
 use tokio::time::sleep;
 
 use crate::{
     audit::{Audit, patient, work},
     both_clients::on_both_clients,
-    common::{consume, invoices, next, patiently, publish_number, publish_numbers, queue, until_sql, url_through},
+    common::{consume, invoices, next, patiently, publish_number, publish_numbers, queue, until_sql},
     meddler::Meddler,
 };
 
@@ -26,9 +27,6 @@ on_both_clients!(
 const POLL: Duration = Duration::from_secs(1);
 const BOUND: Duration = Duration::from_secs(8);
 
-const TERMINATE_LISTENERS: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity
-    where datname = current_database() and pid <> pg_backend_pid() and query ilike '%listen%'";
-
 async fn queue_at<C: Client>(url: &str) -> PgQueue<C> {
     let options = Options::new().with_poll_interval(POLL).with_time_limit(Duration::from_secs(3));
     PgQueue::connect(url).await.unwrap().with_options(options).unwrap()
@@ -37,14 +35,14 @@ async fn queue_at<C: Client>(url: &str) -> PgQueue<C> {
 async fn what_is_published_while_the_listener_is_gone_comes_within_the_poll<C: Client>() {
     let (database, publisher) = queue::<C>().await;
     let proxy = Proxy::start(database.server().port()).await.unwrap();
-    let consumer = queue_at::<C>(&url_through(&database, &proxy)).await;
+    let consumer = queue_at::<C>(&database.url_at(proxy.port())).await;
     let audit = Audit::new();
     let stream = patient(&consumer, Subscription::new("invoices", "orders")).await;
     let worker = work(stream, &audit);
     let mut published = 0;
     for fault in ["terminated", "cut", "half open"] {
         match fault {
-            "terminated" => drop(database.sql(TERMINATE_LISTENERS).await.unwrap()),
+            "terminated" => drop(database.sql(END_LISTENERS).await.unwrap()),
             "cut" => proxy.cut().await,
             _ => proxy.black_hole(true),
         }
@@ -71,8 +69,7 @@ async fn what_is_published_while_the_listener_is_gone_comes_within_the_poll<C: C
 async fn who_forgot_to_listen_is_found_out_and_everybody_told<C: Client>() {
     let (database, publisher) = queue::<C>().await;
     let meddler = Meddler::start(database.server().port()).await;
-    let url = database.url().replace(&database.server().port().to_string(), &meddler.port.to_string());
-    let consumer = queue_at::<C>(&url).await;
+    let consumer = queue_at::<C>(&database.url_at(meddler.port)).await;
     let mut stream = consume(&consumer, invoices()).await;
     let mut notices = patiently("a channel", consumer.listener().subscribe("door")).await.unwrap();
     publish_number(&publisher, 1).await;

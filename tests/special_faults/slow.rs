@@ -11,10 +11,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     audit::{Audit, patient, work},
     both_clients::on_both_clients,
-    common::{
-        SHORT_LEASE, invoices, next, number, patiently, publish_number, publish_numbers, queue, take, until_sql,
-        url_through,
-    },
+    common::{SHORT_LEASE, invoices, next, number, patiently, publish_number, publish_numbers, queue, take, until_sql},
 };
 
 on_both_clients!(
@@ -35,9 +32,9 @@ const SILENCE: Duration = Duration::from_secs(20);
 async fn half_a_second_of_latency_costs_no_lease<C: Client>() {
     let (database, _queue) = queue::<C>().await;
     let proxy = Proxy::start(database.server().port()).await.unwrap();
-    let slow = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
+    let slow = PgQueue::<C>::connect(&database.url_at(proxy.port())).await.unwrap();
     // With connections of its own: ten slow publishers keep a consumer from all that there are.
-    let publisher = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
+    let publisher = PgQueue::<C>::connect(&database.url_at(proxy.port())).await.unwrap();
     let audit = Audit::new();
     // As it comes, nothing is repeated here but by the defaults.
     let stream = subscribe(slow.subscription(Subscription::new("invoices", "orders"))).await.unwrap();
@@ -101,7 +98,7 @@ const SOON: Duration = Duration::from_secs(2);
 async fn far_away<C: Client>() -> (Database, PgQueue<C>, Proxy, PgQueue<C>) {
     let (database, direct) = queue::<C>().await;
     let proxy = Proxy::start(database.server().port()).await.unwrap();
-    let far = PgQueue::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
+    let far = PgQueue::<C>::connect(&database.url_at(proxy.port())).await.unwrap();
     (database, direct, proxy, far)
 }
 

@@ -19,6 +19,7 @@ mod recovery;
 mod report;
 mod scenario;
 mod scenarios;
+mod sessions;
 mod until;
 mod world;
 
@@ -26,5 +27,6 @@ pub use migrated::migrated;
 pub use part::{Backing, run_part};
 pub use report::{Report, publish_table, table};
 pub use scenario::Scenario;
-pub use until::{WAITS, until_sql, until_sql_on};
+pub use sessions::{END_LISTENERS, WAITS};
+pub use until::{until_sql, until_sql_on};
 pub use world::Settings;

@@ -5,10 +5,6 @@ use std::time::Duration;
 use pgqueue_testserver::{Database, Server};
 use tokio::time::{Instant, sleep};
 
-/// How many sessions of a database wait for a lock.
-pub const WAITS: &str =
-    "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-
 /// How long a query may take to yield what it has to.
 const PATIENCE: Duration = Duration::from_secs(30);
 

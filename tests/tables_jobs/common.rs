@@ -6,7 +6,7 @@ use futures::StreamExt;
 use pgqueue_core::{Backoff, ConsumeStream, Delivery, RetryConfig, subscribe};
 use pgqueue_postgres::{Client, JobTable, OwnedTransaction, PgTables};
 pub(crate) use pgqueue_tests::{WAITS, until_sql};
-use pgqueue_testserver::{Database, Proxy};
+use pgqueue_testserver::Database;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -130,9 +130,3 @@ const STATES: &str = "
       when locked_by is not null or locked_at is not null then 'half locked' end)
     from jobs order by number
 ";
-
-/// The database as it is reached through a proxy.
-pub(crate) fn url_through(database: &Database, proxy: &Proxy) -> String {
-    let port = |port: u16| format!(":{port}/");
-    database.url().replace(&port(database.server().port()), &port(proxy.port()))
-}

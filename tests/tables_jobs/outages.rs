@@ -10,7 +10,7 @@ use crate::{
     both_clients::on_both_clients,
     common::{
         SHORT_LEASE, WAITS, consume, insert, job_table, jobs, next, number, open_transaction, patiently, quiet_for,
-        states, until_sql, until_states, url_through,
+        states, until_sql, until_states,
     },
 };
 
@@ -25,7 +25,7 @@ on_both_clients!(
 
 async fn through<C: Client>(database: &Database) -> (Proxy, PgTables<C>) {
     let proxy = Proxy::start(database.server().port()).await.unwrap();
-    let tables = PgTables::connect(&url_through(database, &proxy)).await.unwrap();
+    let tables = PgTables::connect(&database.url_at(proxy.port())).await.unwrap();
     (proxy, tables)
 }
 

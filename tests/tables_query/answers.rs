@@ -8,7 +8,7 @@ use pgqueue_testserver::Proxy;
 
 use crate::{
     both_clients::on_both_clients,
-    common::{assert_says, chain, next, patiently, until_sql, url_through},
+    common::{assert_says, chain, next, patiently, until_sql},
     table::{Small, consume, database, driver, insert, left, messages, payload, payloads, tables},
 };
 
@@ -139,7 +139,7 @@ async fn commit_that_is_refused_is_no_ok<C: Client>() {
 async fn answer_that_never_comes_is_unknown<C: Small>() {
     let database = database().await;
     let proxy = Proxy::start(database.server().port()).await.unwrap();
-    let tables = pgqueue_postgres::PgTables::<C>::new(C::of(&url_through(&database, &proxy), 4));
+    let tables = pgqueue_postgres::PgTables::<C>::new(C::of(&database.url_at(proxy.port()), 4));
     insert(&database, "a", 0..1).await;
     // The OK's own statement is answered at once; the commit takes two seconds.
     let slow = "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(2); return null; end $$;

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use pgqueue_postgres::{Client, Locking, PendingQuery, Tracking};
+use pgqueue_tests::WAITS;
 
 use crate::{
     both_clients::on_both_clients,
-    common::{WAITS, next, patiently, until_sql},
+    common::{next, patiently, until_sql},
     table::{Small, consume, database, insert, left, messages, payload, tables},
 };
 

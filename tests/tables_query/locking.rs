@@ -5,11 +5,12 @@ use std::time::Duration;
 use futures::StreamExt;
 use pgqueue_core::{Ack, ErrorKind, subscribe};
 use pgqueue_postgres::{Client, Locking, PendingQuery, PgTables};
+use pgqueue_tests::WAITS;
 use tokio::time::{Instant, timeout};
 
 use crate::{
     both_clients::on_both_clients,
-    common::{QUIET, WAITS, assert_says, next, patiently, quiet, take, until_sql},
+    common::{QUIET, assert_says, next, patiently, quiet, take, until_sql},
     table::{Small, consume, database, driver, free, insert, left, messages, payload, payloads, tables},
 };
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 use futures::StreamExt;
 use pgqueue_core::ConsumeStream;
 use pgqueue_postgres::{Client, HeldDelivery, Locking, OwnedTransaction, PendingQuery, PgTables, Tracking};
+use pgqueue_tests::WAITS;
 use pgqueue_testserver::Proxy;
 use tokio::time::{Instant, timeout};
 
 use crate::{
     both_clients::on_both_clients,
-    common::{WAITS, next, patiently, quiet, until_sql, url_through},
+    common::{next, patiently, quiet, until_sql},
     table::{consume, database, insert, messages, payload, payloads, tables},
 };
 
@@ -148,7 +149,7 @@ async fn consumer_that_hangs_while_it_counts_stops_nobody_for_long<C: Client>() 
         query.with_ok("delete from messages where id = any($1)")
     };
     let proxy = Proxy::start(database.server().port()).await.unwrap();
-    let hangs = PgTables::<C>::connect(&url_through(&database, &proxy)).await.unwrap();
+    let hangs = PgTables::<C>::connect(&database.url_at(proxy.port())).await.unwrap();
     let mut hangs = consume(hangs.query(slow())).await;
     let guarded = "select count(*) from pg_locks join pg_database on pg_database.oid = database \
                    where datname = current_database() and locktype = 'advisory' and granted";

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures::StreamExt;
 use pgqueue_core::{Ack, BoxError, Job, SubscriptionDriver, Worker, subscribe};
 use pgqueue_postgres::{Client, Locking, PendingQuery, PgTables, TableWatch};
+use pgqueue_tests::END_LISTENERS;
 use tokio::{
     sync::{Barrier, Notify},
     time::timeout,
@@ -129,9 +130,7 @@ async fn connection_that_is_back_wakes<C: Client>() {
     let mut stream = consume(tables.query(query)).await;
     quiet(&mut stream).await;
     insert(&database, "a", 0..1).await;
-    let listener = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
-                    where datname = current_database() and query like 'LISTEN%'";
-    assert_eq!(database.sql(listener).await.unwrap(), "1");
+    assert_eq!(database.sql(END_LISTENERS).await.unwrap(), "1");
     patiently("the delivery", stream.next()).await.unwrap().unwrap().ok().await.unwrap();
 }
 
@@ -166,9 +165,7 @@ async fn triggers_are_repaired_once_the_connection_is_back<C: Client>() {
     quiet(&mut stream).await;
     database.sql("alter table messages disable trigger pgqueue_insert_pgqueue_messages").await.unwrap();
     insert(&database, "a", 0..1).await;
-    let listener = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
-                    where datname = current_database() and query like 'LISTEN%'";
-    assert_eq!(database.sql(listener).await.unwrap(), "1");
+    assert_eq!(database.sql(END_LISTENERS).await.unwrap(), "1");
     next(&mut stream).await.ok().await.unwrap();
     let enabled = "select count(*) from pg_trigger where tgname like 'pgqueue%' and tgenabled = 'O'";
     until_sql(&database, enabled, "2").await;

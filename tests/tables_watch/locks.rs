@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pgqueue_postgres::{Client, OwnedTransaction, PgTables, TableName, TableWatch, TriggerState, Watched, WhyPolling};
-use pgqueue_testserver::Database;
+use pgqueue_tests::{WAITS, until_sql};
 
 use crate::{
     both_clients::on_both_clients,
@@ -73,7 +73,7 @@ async fn table_is_free_while_the_function_is_waited_for<C: Client>() {
         let (tables, watch) = (tables.clone(), watch.clone());
         async move { tables.watch_table(&watch).await }
     });
-    until_somebody_waits(&database).await;
+    until_sql(&database, WAITS, "1").await;
     at_once("a write", database.sql("insert into jobs values (1, 'pending')")).await.unwrap();
     let watched = patiently("giving up", installing).await.unwrap().unwrap();
     assert_eq!(watched, Watched::Polling { why: WhyPolling::Locked });
@@ -94,20 +94,9 @@ async fn function_that_somebody_else_creates_meanwhile_is_used<C: Client>() {
         let (tables, watch) = (tables.clone(), watch.clone());
         async move { tables.watch_table(&watch).await }
     });
-    until_somebody_waits(&database).await;
+    until_sql(&database, WAITS, "1").await;
     other.commit().await.unwrap();
     assert_eq!(patiently("the installer", installing).await.unwrap().unwrap(), Watched::Installed);
-}
-
-/// Waits until a session waits for another one.
-async fn until_somebody_waits(database: &Database) {
-    let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
-    patiently("the installer to wait", async {
-        while database.sql(waits).await.unwrap() == "0" {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
 }
 
 async fn installing_without_the_privilege_falls_back<C: Client>() {

@@ -64,6 +64,12 @@ impl Database {
         self.server.url(&self.name)
     }
 
+    /// Its address through what stands before the server at a port of this machine, such as a [`Proxy`](crate::Proxy).
+    #[must_use]
+    pub fn url_at(&self, port: u16) -> String {
+        crate::server::url(port, &self.name)
+    }
+
     /// Runs statements in it; see [`Server::sql`].
     ///
     /// # Errors

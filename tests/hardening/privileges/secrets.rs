@@ -24,7 +24,7 @@ use super::{make_role, queue_of, url_of};
 use crate::{
     backend::Backend,
     both_clients::on_both_clients,
-    common::{chain, consume, end, invoices, next, patiently, queue, url_through},
+    common::{chain, consume, end, invoices, next, patiently, queue},
 };
 
 on_both_clients!(
@@ -141,7 +141,7 @@ async fn passwords_are_told_by_nothing<C: Client>() {
 
     let mut told = Vec::new();
     let wrong = server.url("queue").replace("postgres@", &format!("shop:{SECRET}@"));
-    let unreachable = url_through(&database, &proxy).replace("postgres@", &format!("postgres:{SECRET}@"));
+    let unreachable = database.url_at(proxy.port()).replace("postgres@", &format!("postgres:{SECRET}@"));
     let mut refused = 0;
     for url in [
         wrong.clone(),

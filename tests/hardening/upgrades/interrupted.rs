@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pgqueue_core::ErrorKind;
 use pgqueue_postgres::{Client, PgQueue};
+use pgqueue_tests::WAITS;
 use pgqueue_testserver::Database;
 
 use super::FURTHER;
@@ -11,7 +12,7 @@ use crate::{
     backend::Backend,
     both_clients::on_both_clients,
     catalog,
-    common::{WAITS, assert_says, patiently, publish_number, queue, until_sql},
+    common::{assert_says, patiently, publish_number, queue, until_sql},
 };
 
 on_both_clients!(
