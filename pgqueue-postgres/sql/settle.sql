@@ -51,8 +51,8 @@ begin
 end
 $$;
 
--- Takes messages out of a lease that the caller has locked.
-create function pgqueue.shorten(l pgqueue.lease, v_ids bigint[]) returns void
+-- What is left of many messages of a lease without many others.
+create function pgqueue.without_many(l pgqueue.lease, v_ids bigint[], out v_left bigint[], out v_prior int[])
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -61,17 +61,31 @@ set enable_nestloop = off
 set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
-declare
-  v_left bigint[];
-  v_prior int[];
 begin
-  select array_agg(id), array_agg(prior) into v_left, v_prior
+  select coalesce(array_agg(id), '{}'), array_agg(prior) into v_left, v_prior
   from (
     select u.id, u.prior from unnest(l.ids, l.prior) with ordinality u (id, prior, n)
     where not exists (select from unnest(v_ids) gone (id) where gone.id = u.id)
     order by u.n
   ) u;
-  if v_left is null then
+end
+$$;
+
+-- Takes messages out of a lease that the caller has locked.
+create function pgqueue.shorten(l pgqueue.lease, v_ids bigint[]) returns void
+language plpgsql
+as $$
+declare
+  v_left bigint[];
+  v_prior int[];
+begin
+  if cardinality(v_ids) * cardinality(l.ids) <= 10000 then
+    v_left := array(select u.id from unnest(l.ids) u (id) where u.id <> all (v_ids));
+    v_prior := array(select u.prior from unnest(l.ids, l.prior) u (id, prior) where u.id <> all (v_ids));
+  else
+    select * into v_left, v_prior from pgqueue.without_many(l, v_ids);
+  end if;
+  if v_left = '{}' then
     delete from pgqueue.lease where id = l.id;
   elsif cardinality(v_left) < cardinality(l.ids) then
     update pgqueue.lease
@@ -116,7 +130,6 @@ declare
   v_gone bigint[];
   v_gone_tokens uuid[];
   v_kept bigint[];
-  v_left bigint[];                                 -- of a lease
   v_rings_for_lanes boolean;
   v_rings boolean := false;
 begin
@@ -201,16 +214,7 @@ begin
       using unnest(a.ids, a.verdicts) u (id, verdict)
       where u.verdict = 0 and k.subscription = s.id and k.id = u.id;
     end if;
-    v_left := case when cardinality(a.ids) * cardinality(l.ids) <= 10000 then array(select id from unnest(l.ids) id where id <> all (a.ids)) end;
-    if v_left <> '{}' then
-      -- Here, where that is not much work: a call takes longer.
-      update pgqueue.lease
-      set ids = v_left, prior = case when l.prior is not null then array(select u.prior from unnest(l.ids, l.prior) u (id, prior) where u.id <> all (a.ids)) end,
-          rank = case when l.rank = l.ids[1] then v_left[1] else l.rank end
-      where id = l.id;
-    else
-      perform pgqueue.shorten(l, a.ids);
-    end if;
+    perform pgqueue.shorten(l, a.ids);
     v_rings := v_rings or a.comes_back or (v_rings_for_lanes and a.ids @> l.ids);
   end loop;
 

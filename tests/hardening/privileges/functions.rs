@@ -20,7 +20,7 @@ const CALLERS_RIGHTS: [(&str, &str); 2] = [
 
 /// What has no names of its own pinned: the settings of whoever calls it hold, which spares each call a change of settings. None of
 /// it may be called by a role, but what is listed above.
-const CALLERS_NAMES: [&str; 48] = [
+const CALLERS_NAMES: [&str; 49] = [
     "activate",
     "beginnings",
     "bucket",
@@ -64,6 +64,7 @@ const CALLERS_NAMES: [&str; 48] = [
     "promising_lanes",
     "selects",
     "set_out",
+    "shorten",
     "split",
     "stable_ids",
     "stable_place",
