@@ -8,8 +8,8 @@ mod heard;
 
 use futures::StreamExt;
 use pgqueue_core::{
-    Ack, BoxError, CheckpointStore, Job, Order, Position, PublisherExt, Start, Subscription, Topic, Worker, WorkerPool,
-    subscribe,
+    Ack, BoxError, CheckpointStore, Job, NewMessage, Order, Position, Publisher, PublisherExt, Start, Subscription,
+    Topic, Worker, WorkerPool, subscribe,
 };
 use pgqueue_memory::MemoryQueue;
 
@@ -114,4 +114,63 @@ async fn what_is_managed_is_said() {
             "a topic was deleted, name=\"orders\"",
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_report_has_of_a_failure_is_said() {
+    let _alone = LISTENING.lock().await;
+    let events = Heard::of("pgqueue_core::failure");
+    let _subscribed = tracing::subscriber::set_default(events.clone());
+    let queue = MemoryQueue::new();
+    queue.create_topic(Topic::new("orders")).await.unwrap();
+    let full = NewMessage::new("\"4111\"")
+        .with_key("customer-4")
+        .with_kind("order.paid")
+        .with_header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        .with_header("token", "s3cret");
+    let stream = subscribe(queue.subscription(Subscription::new("invoices", "orders"))).await.unwrap();
+    let [first, second] =
+        <[_; 2]>::try_from(queue.publish("orders", vec![full, NewMessage::new("\"\"")]).await.unwrap()).unwrap();
+    let (report, mut reports) = tokio::sync::mpsc::channel(2);
+    let both = async move {
+        for _ in 0..2 {
+            reports.recv().await.unwrap();
+        }
+    };
+    let handler = async |job: Job<String>| match job.value.as_str() {
+        "" => Err::<Ack, BoxError>("no beans".into()),
+        _ => Err("out of beans".into()),
+    };
+    let worker = Worker::new(stream.until(both), handler);
+    worker.on_error(move |_| report.try_send(()).unwrap()).run().await.unwrap();
+
+    let mut heard = events.fields();
+    let times = heard.extract_if(.., |field| field.starts_with("messaging.pgqueue.message.published_at=")).count();
+    assert_eq!(times, 2);
+    let full = [
+        "message=a delivery failed".to_owned(),
+        format!("error=\"handling a delivery: the handler failed on message {first}: out of beans\""),
+        "error.type=Handler".to_owned(),
+        "messaging.system=\"pgqueue\"".to_owned(),
+        "messaging.destination.name=\"orders\"".to_owned(),
+        format!("messaging.message.id={first}"),
+        "messaging.batch.message_count=1".to_owned(),
+        "messaging.pgqueue.message.position=00000000000000000001".to_owned(),
+        "messaging.pgqueue.message.key=\"customer-4\"".to_owned(),
+        "messaging.pgqueue.message.kind=\"order.paid\"".to_owned(),
+        "messaging.pgqueue.message.attempt=1".to_owned(),
+        "trace_id=\"0af7651916cd43dd8448eb211c80319c\"".to_owned(),
+    ];
+    let bare = [
+        "message=a delivery failed".to_owned(),
+        format!("error=\"handling a delivery: the handler failed on message {second}: no beans\""),
+        "error.type=Handler".to_owned(),
+        "messaging.system=\"pgqueue\"".to_owned(),
+        "messaging.destination.name=\"orders\"".to_owned(),
+        format!("messaging.message.id={second}"),
+        "messaging.batch.message_count=1".to_owned(),
+        "messaging.pgqueue.message.position=00000000000000000002".to_owned(),
+        "messaging.pgqueue.message.attempt=1".to_owned(),
+    ];
+    assert_eq!(heard, [&full[..], &bare].concat());
 }

@@ -7,10 +7,7 @@ use std::{
 
 use pgqueue_core::{Ack, Delivery, Job, Message, MessageId, NewMessage, Position, Worker};
 
-use crate::{
-    heard::Heard,
-    script::{Script, idle, message},
-};
+use crate::script::{Script, idle, message};
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -82,41 +79,4 @@ fn a_trace_id_is_there_if_the_header_is_well_formed() {
     assert_eq!(trace_id("traceparent", TRACEPARENT).as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
     assert_eq!(trace_id("traceparent", "00-s3cret-b7ad6b7169203331-01"), None);
     assert_eq!(trace_id("tracestate", TRACEPARENT), None);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_event_has_what_the_report_has() {
-    let events = Heard::of("pgqueue_core::failure");
-    let subscribed = tracing::subscriber::set_default(events.clone());
-    reports(vec![vec![full()], vec![message(1, "")]], "out of beans").await;
-    drop(subscribed);
-
-    let full = [
-        "message=a delivery failed",
-        "error=\"handling a delivery: the handler failed on message 17: out of beans\"",
-        "error.type=Handler",
-        "messaging.system=\"pgqueue\"",
-        "messaging.destination.name=\"orders\"",
-        "messaging.message.id=17",
-        "messaging.batch.message_count=1",
-        "messaging.pgqueue.message.position=42",
-        "messaging.pgqueue.message.key=\"customer-4\"",
-        "messaging.pgqueue.message.kind=\"order.paid\"",
-        "messaging.pgqueue.message.attempt=2",
-        "messaging.pgqueue.message.published_at=2024-02-29T12:34:56.007Z",
-        "trace_id=\"0af7651916cd43dd8448eb211c80319c\"",
-    ];
-    let bare = [
-        "message=a delivery failed",
-        "error=\"handling a delivery: the handler failed on message 1: out of beans\"",
-        "error.type=Handler",
-        "messaging.system=\"pgqueue\"",
-        "messaging.destination.name=\"numbers\"",
-        "messaging.message.id=1",
-        "messaging.batch.message_count=1",
-        "messaging.pgqueue.message.position=1",
-        "messaging.pgqueue.message.attempt=1",
-        "messaging.pgqueue.message.published_at=1970-01-01T00:00:00.000Z",
-    ];
-    assert_eq!(events.fields(), [&full[..], &bare].concat());
 }

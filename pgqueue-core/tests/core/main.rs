@@ -7,8 +7,6 @@ mod acks;
 mod errors;
 mod failure;
 mod flawed;
-#[path = "../support/heard.rs"]
-mod heard;
 mod limits;
 mod listen;
 mod listen_again;
