@@ -92,6 +92,8 @@ struct State {
     last_subscriber: u64,
     /// Whether a task serves the connection.
     served: bool,
+    /// Whether the last connection that listened was lost.
+    lost: bool,
     hearing: Hearing,
 }
 
@@ -368,6 +370,7 @@ async fn serve(shared: Arc<Shared>) {
         if !connected_before && !lost.is_transient() {
             return shared.give_up(&Activity::Refused(Arc::new(lost)));
         }
+        shared.lock().lost |= connected_before;
         shared.set_all(&Activity::Waiting);
         let source = std::error::Error::source(&lost).map(ToString::to_string);
         tracing::warn!(error = %lost, source, ?pause, "the connection for notifications is not there and will be opened again");
@@ -410,8 +413,10 @@ async fn attend(shared: &Shared, mut connection: Box<dyn ListenerConnection>, co
         }
         listening = wanted;
         *connected = true;
+        if std::mem::take(&mut shared.lock().lost) {
+            telemetry::reconnected(); // also if all who listened then have left and come again
+        }
         if std::mem::take(&mut tell_reconnected) {
-            telemetry::reconnected();
             shared.tell(None, &Notice::Reconnected).await;
         }
         if listening.is_empty() {
