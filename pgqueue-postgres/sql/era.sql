@@ -94,4 +94,4 @@ return lpad((v_era * 1000000000000000::numeric + v_xact::text::numeric)::text, 2
 -- What ends the other places: the era, but of the first.
 create function pgqueue.era_mark(v_era int) returns text
 language sql immutable
-return case when v_era > 0 then '@' || v_era else '' end;
+return case when v_era > 0 then '@' || v_era::text else '' end;

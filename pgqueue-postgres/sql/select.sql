@@ -44,8 +44,10 @@ return replace(replace(replace(replace(replace(v_glob, E'\\', E'\\\\'), '%', E'\
 
 -- How a comparison may come out, as `btfloat8cmp` says it.
 create function pgqueue.outcomes(v_comparison text) returns int[]
-language sql immutable strict parallel safe
-return case v_comparison when 'greater' then '{1}' when 'greater_or_equal' then '{0,1}' when 'less' then '{-1}' when 'less_or_equal' then '{-1,0}' end::int[];
+language sql immutable parallel safe
+return case v_comparison
+  when 'greater' then '{1}'::int[] when 'greater_or_equal' then '{0,1}' when 'less' then '{-1}' when 'less_or_equal' then '{-1,0}'
+end;
 
 -- Whether a condition holds for a message with this payload.
 create function pgqueue.holds(v_condition jsonb, v_key text, v_kind text, v_tags text[], v_json jsonb) returns boolean
