@@ -35,6 +35,8 @@ impl Peer for Sqlxmq {
     const LEFT: &'static str = "select count(*) from mq_msgs where id <> '00000000-0000-0000-0000-000000000000'";
 
     async fn set_up(m: &Measurement) -> Result<Self> {
+        // It would create the extension where PostgreSQL 17 and newer do not look for what an index calls.
+        m.sql("create extension \"uuid-ossp\" schema pg_catalog").await?;
         migrate(m, env!("SQLXMQ_SQL")).await?;
         let connections = u32::try_from(CONNECTIONS)?;
         Ok(Self { pool: PgPoolOptions::new().max_connections(connections).connect(&m.url()).await? })
