@@ -24,6 +24,8 @@ mod retry;
 mod router;
 mod script;
 mod send;
+#[cfg(feature = "tower")]
+mod service;
 mod stop;
 mod store;
 mod stream;
