@@ -15,7 +15,7 @@
 //! | `settle` | `DEBUG` | answers on their way to the store, of several deliveries perhaps |
 //! | `chore` | `DEBUG` | what a driver does from time to time |
 //!
-//! What failed, what was requeued, and what was lost and found again is an event of its own.
+//! What failed, what was settled, what was given up, and what was lost and found again is an event of its own.
 //!
 //! # Trace context
 //! With the feature `opentelemetry`, and a layer of `tracing-opentelemetry` 0.34, the span that publishes goes with its messages, in
@@ -36,6 +36,7 @@
 //! | `pgqueue_handle_seconds` | histogram: a delivery in its handler | `topic`, `subscription` |
 //! | `pgqueue_settle_seconds` | histogram: from an answer until it is durable | `topic`, `subscription` |
 //! | `pgqueue_settled_messages_total` | counter | `topic`, `subscription`, `answer`: `ok`, `requeue` or `reject` |
+//! | `pgqueue_dead_letters_total` | counter: messages that were given up, by a reject, after the last attempt, or as their consumers died of them | `topic`, `subscription` |
 //! | `pgqueue_failures_total` | counter: deliveries that failed, in their handler or when settled | `topic`, `subscription`, `error`: an [`ErrorKind`](crate::ErrorKind), such as `LeaseLost` |
 //! | `pgqueue_interruptions_total` | counter: consuming failed and was tried again | `error` |
 //! | `pgqueue_reconnects_total` | counter: the connection that listens was lost and is back | |
@@ -56,7 +57,7 @@ use tracing::{Instrument, Span, field::Empty};
 #[cfg(feature = "metrics")]
 use crate::SubscriptionStats;
 use crate::{
-    Delivery, Error, Message, NewMessage, Result,
+    Delivery, Error, Message, MessageId, NewMessage, Result,
     job::Held,
     meter::{count, time},
 };
@@ -209,6 +210,18 @@ pub async fn chore<T: Send>(chore: &'static str, call: impl Future<Output = Resu
     let done = within(&span, call).await;
     time!("pgqueue_chore_seconds", since.elapsed(), "chore" => chore);
     done
+}
+
+/// Notes that a message was given up for a subscription, and is a dead letter.
+pub fn given_up(topic: &str, subscription: &str, message: &MessageId) {
+    tracing::warn!(
+        messaging.system = "pgqueue",
+        messaging.destination.name = topic,
+        messaging.destination.subscription.name = subscription,
+        messaging.message.id = %message,
+        "a message was given up"
+    );
+    count!("pgqueue_dead_letters_total", 1, "topic" => topic, "subscription" => subscription);
 }
 
 /// Notes that the connection that listens was lost and is back.

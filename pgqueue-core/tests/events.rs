@@ -52,7 +52,8 @@ async fn deliveries_and_their_answers_are_said() {
     let said = said(&events, &["answer"]);
     let out = "a delivery was handed out";
     let settled = |answer: &str| format!("a delivery was settled, answer={answer:?}");
-    assert_eq!(said, [out, &settled("requeue"), out, &settled("reject"), out, &settled("ok")]);
+    let given_up = "a message was given up";
+    assert_eq!(said, [out, &settled("requeue"), out, given_up, &settled("reject"), out, &settled("ok")]);
     let heard = events.fields();
     assert!(heard.contains(&format!("messaging.message.id={id}")), "{heard:?}");
     assert!(heard.contains(&"messaging.destination.name=\"orders\"".to_owned()), "{heard:?}");

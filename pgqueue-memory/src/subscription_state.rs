@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 
 use pgqueue_core::{
     Ack, Consumers, DeadLetter, Error, ErrorKind, Message, MessageId, Order, Requeue, Result, Subscription,
-    SubscriptionStats, bucket,
+    SubscriptionStats, bucket, telemetry,
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -224,6 +224,7 @@ impl SubscriptionState {
         for entry in entries {
             self.unsettled.remove(&entry.id);
             let letter = DeadLetter::new(entry.message(), reason, now.time);
+            telemetry::given_up(letter.message.topic(), self.options.name(), letter.message.id());
             self.dead.push((entry, letter));
         }
     }

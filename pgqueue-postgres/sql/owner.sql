@@ -38,8 +38,8 @@ end
 $$;
 
 -- Lets a lease in hand, which the caller has locked, go to others. If its holder died, the message that was out alone counts an
--- attempt, and those of a run come one by one, to see who is to blame.
-create function pgqueue.give_back(l pgqueue.lease, v_died boolean) returns void
+-- attempt, and those of a run come one by one, to see who is to blame. Returns the message if it was given up.
+create function pgqueue.give_back(l pgqueue.lease, v_died boolean) returns text
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -49,11 +49,12 @@ as $$
 declare
   s pgqueue.subscription;
   v_attempt int;
+  v_dead text;
 begin
   perform pgqueue.absorb(l, l.ids);
   select * into l from pgqueue.lease where id = l.id;
   if not found then
-    return;
+    return null;
   end if;
 
   if not v_died then
@@ -62,7 +63,7 @@ begin
     select * into s from pgqueue.subscription where id = l.subscription;
     v_attempt := coalesce(l.prior[1], 0) + 1;
     if v_attempt >= s.max_attempts then
-      perform pgqueue.bury(s, l, l.ids, array[v_attempt], array['its consumer died at attempt ' || v_attempt]);
+      v_dead := pgqueue.bury(s, l, l.ids, array[v_attempt], array['its consumer died at attempt ' || v_attempt]);
       delete from pgqueue.lease where id = l.id;
     else
       update pgqueue.lease
@@ -78,11 +79,12 @@ begin
     from unnest(l.ids, l.prior) with ordinality u (id, prior, n)
     order by u.n;
   end if;
+  return v_dead;
 end
 $$;
 
--- Lets everything that an owner has go, all of it or what no open transaction holds. True: all of it.
-create function pgqueue.give_back_all(v_owner uuid, v_died boolean) returns boolean
+-- Lets everything that an owner has go, all of it or what no open transaction holds. Returns which, and what was given up.
+create function pgqueue.give_back_all(v_owner uuid, v_died boolean, out is_all boolean, out dead_ids text[])
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -97,13 +99,14 @@ declare
   );
 begin
   for l in select * from pgqueue.lease where owner = v_owner order by id for update skip locked loop
-    perform pgqueue.give_back(l, v_died);
+    dead_ids := dead_ids || pgqueue.give_back(l, v_died);
     v_topic := coalesce(v_topic, (select topic from pgqueue.subscription where id = l.subscription));
   end loop;
   if v_topic is not null then
     perform pgqueue.ring(v_topic);
   end if;
-  return not exists (select from pgqueue.lease where owner = v_owner);
+  dead_ids := array_remove(dead_ids, null);
+  is_all := not exists (select from pgqueue.lease where owner = v_owner);
 end
 $$;
 
@@ -161,7 +164,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if pgqueue.give_back_all(v_owner, false) then
+  if (select is_all from pgqueue.give_back_all(v_owner, false)) then
     perform pgqueue.forget_owner(v_owner);
   end if;
 end
@@ -173,18 +176,18 @@ language sql stable
 return o.beat_at < v_now - o.lease_ms * interval '1 millisecond' * 2 / 3 or o.beat_at > v_now + interval '1 second';
 
 -- Lets the leases of dead owners go. An owner is dead if it was silent for its whole lease while somebody else could reach the
--- server, and had been seen to be silent for the last third of it. Returns how many were dead.
-create function pgqueue.bury_owners() returns int
+-- server, and had been seen to be silent for the last third of it. Returns what died with them.
+create function pgqueue.bury_owners() returns table (dead_owner uuid, subscription text, topic text, dead_ids text[])
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   o pgqueue.owner;
+  g record;
   v_now constant timestamptz := clock_timestamp();
-  v_dead int := 0;
 begin
   if not pg_try_advisory_xact_lock(hashtextextended('pgqueue.bury_owners ' || 'pgqueue.owner'::regclass::oid, 0)) then
-    return 0;
+    return;
   end if;
   for o in
     select * from pgqueue.owner w where pgqueue.is_silent(w, v_now) for update skip locked
@@ -203,13 +206,16 @@ begin
         not exists (select from pgqueue.subscription s where s.id = o.subscription and s.active = o.id)
         or pg_try_advisory_xact_lock(pgqueue.lane_key(o.subscription, -2))
       )
-      and pgqueue.give_back_all(o.id, true)
     then
-      perform pgqueue.forget_owner(o.id);
-      v_dead := v_dead + 1;
+      g := pgqueue.give_back_all(o.id, true);
+      return query
+        select o.id, s.name, t.name, g.dead_ids from pgqueue.subscription s join pgqueue.topic t on t.id = s.topic
+        where s.id = o.subscription and (g.is_all or g.dead_ids <> '{}');
+      if g.is_all then
+        perform pgqueue.forget_owner(o.id);
+      end if;
     end if;
   end loop;
-  return v_dead;
 end
 $$;
 

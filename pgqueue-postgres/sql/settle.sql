@@ -33,8 +33,8 @@ begin
 end
 $$;
 
--- Gives up messages of a lease.
-create function pgqueue.bury(s pgqueue.subscription, l pgqueue.lease, v_ids bigint[], v_attempts int[], v_reasons text[]) returns void
+-- Gives up messages of a lease. Returns the ids by which their publishers know them.
+create function pgqueue.bury(s pgqueue.subscription, l pgqueue.lease, v_ids bigint[], v_attempts int[], v_reasons text[]) returns setof text
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -48,6 +48,11 @@ begin
   insert into pgqueue.dead_letter (subscription, id, attempts, reason, delivered_at, requeued_at, died_at, lane, place)
   select s.id, d.id, d.attempts, d.reason, l.claimed_at, l.requeued_at, clock_timestamp(), l.lane, l.place
   from unnest(v_ids, v_attempts, v_reasons) d (id, attempts, reason);
+  return query
+    select coalesce('s' || k.scheduled, k.id::text)
+    from unnest(v_ids) d (id)
+    cross join lateral (select * from pgqueue.kept where subscription = s.id and id = d.id offset 0) k
+    order by k.id;
 end
 $$;
 
@@ -62,7 +67,7 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 begin
-  select coalesce(array_agg(id), '{}'), array_agg(prior) into v_left, v_prior
+  select coalesce(array_agg(id), '{}'), case when l.prior is not null then array_agg(prior) end into v_left, v_prior
   from (
     select u.id, u.prior from unnest(l.ids, l.prior) with ordinality u (id, prior, n)
     where not exists (select from unnest(v_ids) gone (id) where gone.id = u.id)
@@ -77,11 +82,13 @@ language plpgsql
 as $$
 declare
   v_left bigint[];
-  v_prior int[];
+  v_prior int[];                                   -- null, as that of the lease is
 begin
   if cardinality(v_ids) * cardinality(l.ids) <= 10000 then
     v_left := array(select u.id from unnest(l.ids) u (id) where u.id <> all (v_ids));
-    v_prior := array(select u.prior from unnest(l.ids, l.prior) u (id, prior) where u.id <> all (v_ids));
+    if l.prior is not null then
+      v_prior := array(select u.prior from unnest(l.ids, l.prior) u (id, prior) where u.id <> all (v_ids));
+    end if;
   else
     select * into v_left, v_prior from pgqueue.without_many(l, v_ids);
   end if;
@@ -89,7 +96,7 @@ begin
     delete from pgqueue.lease where id = l.id;
   elsif cardinality(v_left) < cardinality(l.ids) then
     update pgqueue.lease
-    set ids = v_left, prior = case when l.prior is not null then v_prior end,
+    set ids = v_left, prior = v_prior,
         rank = case when l.rank = l.ids[1] then v_left[1] else l.rank end
     where id = l.id;
   end if;
@@ -98,7 +105,7 @@ $$;
 
 -- Settles whole leases that are done, and single messages: 0 = OK, 1 = requeue, 2 = reject, 3 = release, as if never handed
 -- out. Returns what was refused, because somebody else has it by now: the lease by the token that was wrong, and the message or
--- null for all of it.
+-- null for all of it; and what was given up.
 create function pgqueue.settle(
   v_subscription bigint,
   v_done         bigint[],
@@ -113,7 +120,7 @@ create function pgqueue.settle(
   v_ring         boolean default true              -- false: the caller takes itself what a lane held back that is free now; if it
                                                    -- cannot, it calls again, with nothing to settle
 )
-returns table (refused_lease bigint, refused_token uuid, refused_id bigint)
+returns table (refused_lease bigint, refused_token uuid, refused_id bigint, dead_id text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -155,7 +162,7 @@ begin
       delete from pgqueue.kept where subscription = s.id and id = any (v_kept);
     end if;
     return query
-      select d.id, d.token, null::bigint from unnest(v_done, v_done_tokens) d (id, token)
+      select d.id, d.token, null::bigint, null::text from unnest(v_done, v_done_tokens) d (id, token)
       where not exists (select from unnest(v_gone, v_gone_tokens) g (id, token) where g.id = d.id and g.token = d.token);
     v_rings := v_rings_for_lanes;                  -- the next of the lane may go
   end if;
@@ -173,21 +180,23 @@ begin
   loop
     select * into l from pgqueue.lease where id = a.lease and token = a.token for no key update;
     if not found then
-      return query select a.lease, a.token, u.id from unnest(a.ids) u (id);
+      return query select a.lease, a.token, u.id, null::text from unnest(a.ids) u (id);
       continue;
     end if;
 
     if a.is_mixed then
       -- What is given up.
-      perform pgqueue.bury(s, l, array_agg(u.id order by u.id), array_agg(u.attempt order by u.id), array_agg(u.reason order by u.id))
-      from (
-        select u.id, u.verdict, h.attempt, coalesce(u.reason, 'given up after ' || h.attempt || ' attempts') as reason
-        from unnest(a.ids, a.verdicts, a.reasons) u (id, verdict, reason)
-        cross join lateral (select coalesce(l.prior[array_position(l.ids, u.id)], 0) + 1 as attempt) h
-        where u.id = any (l.ids)
-      ) u
-      where u.verdict = 2 or (u.verdict = 1 and u.attempt >= s.max_attempts)
-      having count(*) > 0;
+      return query
+        select null::bigint, null::uuid, null::bigint,
+               pgqueue.bury(s, l, array_agg(u.id order by u.id), array_agg(u.attempt order by u.id), array_agg(u.reason order by u.id))
+        from (
+          select u.id, u.verdict, h.attempt, coalesce(u.reason, 'given up after ' || h.attempt || ' attempts') as reason
+          from unnest(a.ids, a.verdicts, a.reasons) u (id, verdict, reason)
+          cross join lateral (select coalesce(l.prior[array_position(l.ids, u.id)], 0) + 1 as attempt) h
+          where u.id = any (l.ids)
+        ) u
+        where u.verdict = 2 or (u.verdict = 1 and u.attempt >= s.max_attempts)
+        having count(*) > 0;
 
       -- What comes again, each delivery as one.
       insert into pgqueue.lease
@@ -270,8 +279,9 @@ end
 $$;
 
 -- What became of messages that were settled inside a transaction: 'done', 'open' while it lasts, 'rolled back', after which they
--- are requeued, or 'lost'. Without the transaction's id, whose answer was lost, the lock on the lease has to tell.
-create function pgqueue.outcome(v_lease bigint, v_token uuid, v_ids bigint[], v_xact bigint) returns text
+-- are requeued, or 'lost'. Without the transaction's id, whose answer was lost, the lock on the lease has to tell. And which of those
+-- that were rolled back were given up.
+create function pgqueue.outcome(v_lease bigint, v_token uuid, v_ids bigint[], v_xact bigint, out outcome text, out dead_ids text[])
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -282,7 +292,8 @@ declare
   l pgqueue.lease;
 begin
   if pg_xact_status(v_xact::text::xid8) = 'in progress' then
-    return 'open';
+    outcome := 'open';
+    return;
   end if;
   -- A new statement: it sees what the transaction committed.
   if v_xact is not null or exists (select from pgqueue.settled where lease = v_lease and id = any (v_ids)) then
@@ -290,23 +301,27 @@ begin
   else
     select * into l from pgqueue.lease where id = v_lease and token = v_token for update skip locked;
     if not found and exists (select from pgqueue.lease where id = v_lease and token = v_token) then
-      return 'open';
+      outcome := 'open';
+      return;
     end if;
   end if;
   if not found then
-    return 'lost';
+    outcome := 'lost';
+    return;
   end if;
   if pgqueue.absorb(l, v_ids) = '{}' then
-    perform pgqueue.settle(
+    outcome := 'rolled back';
+    select array_agg(r.dead_id) filter (where r.dead_id is not null) into dead_ids
+    from cardinality(v_ids) n
+    cross join lateral pgqueue.settle(
       l.subscription, '{}', '{}', array_fill(v_lease, array[n]), array_fill(v_token, array[n]), v_ids, array_fill(1, array[n]),
       array_fill(0, array[n]), array_fill(null::bigint, array[n]), array_fill('its transaction was rolled back'::text, array[n])
-    )
-    from cardinality(v_ids) n;
-    return 'rolled back';
+    ) r;
+    return;
   end if;
   if l.lane >= 0 then
     perform pgqueue.ring((select topic from pgqueue.subscription where id = l.subscription));
   end if;
-  return 'done';
+  outcome := 'done';
 end
 $$;

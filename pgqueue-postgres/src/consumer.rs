@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use pgqueue_core::{Delivery, Error, Message, Result, Subscription};
+use pgqueue_core::{Delivery, Error, Message, MessageId, Result, Subscription, telemetry};
 use tokio::{
     sync::{Notify, oneshot, watch},
     time::Instant,
@@ -226,6 +226,14 @@ impl<C: Client> Consumer<C> {
         state.held.abandon();
         drop(state);
         self.to_look.notify_one(); // no pulse asks for what is not found
+    }
+
+    /// Notes which messages were given up.
+    fn say_given_up(&self, ids: Option<Vec<String>>) {
+        let Some(found) = self.lock().found.clone() else { return };
+        for id in ids.unwrap_or_default() {
+            telemetry::given_up(&found.topic_name, &self.name, &MessageId::new(id));
+        }
     }
 
     /// Starts the tasks, unless they run.

@@ -7,15 +7,14 @@ pub(crate) const CLAIM: &str = "\
            payload, busy, more, writers, wait_ms, batch, prefetch, lease_ms \
     from pgqueue.claim($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
-pub(crate) const SETTLE: &str =
-    "select refused_lease, refused_token, refused_id from pgqueue.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+pub(crate) const SETTLE: &str = "select refused_lease, refused_token, refused_id, dead_id from pgqueue.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
 /// Settles nothing, and rings for lanes that were freed without.
 pub(crate) const RING: &str = "select pgqueue.settle($1, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')";
 
 pub(crate) const SETTLE_IN: &str = "select pgqueue.settle_in($1, $2, $3)";
 
-pub(crate) const OUTCOME: &str = "select pgqueue.outcome($1, $2, $3, $4)";
+pub(crate) const OUTCOME: &str = "select outcome, dead_ids from pgqueue.outcome($1, $2, $3, $4)";
 
 pub(crate) const BEAT: &str = "select lease, token, state from pgqueue.beat($1, $2, $3, $4, $5, $6, $7)";
 
@@ -25,7 +24,7 @@ pub(crate) const LEAVE: &str = "select pgqueue.leave($1)";
 
 pub(crate) const ARM: &str = "select pgqueue.arm($1, $2)";
 
-pub(crate) const BURY_OWNERS: &str = "select pgqueue.bury_owners()";
+pub(crate) const BURY_OWNERS: &str = "select dead_owner, subscription, topic, dead_ids from pgqueue.bury_owners()";
 
 pub(crate) const PUBLISH_SCHEDULED: &str = "select pgqueue.publish_scheduled()";
 

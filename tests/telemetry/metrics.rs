@@ -86,9 +86,10 @@ async fn all_that_is_documented_is_counted_and_shown_and_nothing_else() {
     let queue = PgQueue::<Sqlx>::connect(&database.url_at(proxy.port())).await.unwrap().with_options(often).unwrap();
     queue.create_topic(Topic::new("orders")).await.unwrap();
     let subscription = Subscription::new("invoices", "orders").with_backoff(Backoff::fixed(Duration::ZERO));
-    let handler = async |job: Job<u32>| match job.message().attempt() {
-        1 => Err::<Ack, BoxError>("the first attempt fails".into()),
-        _ => Ok(Ack::Ok),
+    let handler = async |job: Job<u32>| match (job.value, job.message().attempt()) {
+        (1, 1) => Err::<Ack, BoxError>("the first attempt fails".into()),
+        (1, _) => Ok(Ack::Ok),
+        _ => Ok(Ack::reject("it is no good")),
     };
     let patient = RetryPolicy::new(u32::MAX, Duration::from_millis(50)).with_cap(Duration::from_millis(50));
     let retry = RetryConfig::default().with_connection(Some(patient)).with_query(Some(patient));
@@ -96,6 +97,7 @@ async fn all_that_is_documented_is_counted_and_shown_and_nothing_else() {
     let worker = tokio::spawn(Worker::new(stream, handler).run());
     let uncut = PgQueue::<Sqlx>::connect(&database.url()).await.unwrap();
     uncut.publish_json("orders", &1).await.unwrap();
+    uncut.publish_json("orders", &2).await.unwrap();
 
     let documentation: String = DOCUMENTATION.lines().filter(|line| line.starts_with("//!")).collect();
     let documented = names_in(&documentation);
@@ -111,7 +113,8 @@ async fn all_that_is_documented_is_counted_and_shown_and_nothing_else() {
 
     assert_eq!(names(&seen), documented, "what is counted is what is documented");
     assert_eq!(names_in(DASHBOARD), documented, "and what is shown");
-    assert!((sum(&seen, "pgqueue_published_messages_total", "topic", "orders") - 1.0).abs() < f64::EPSILON);
+    assert!((sum(&seen, "pgqueue_published_messages_total", "topic", "orders") - 2.0).abs() < f64::EPSILON);
+    assert!((sum(&seen, "pgqueue_dead_letters_total", "topic", "orders") - 1.0).abs() < f64::EPSILON);
     assert!(sum(&seen, "pgqueue_settled_messages_total", "answer", "requeue") >= 1.0);
     assert!(sum(&seen, "pgqueue_failures_total", "error", "Handler") >= 1.0);
     assert!(sum(&seen, "pgqueue_delivered_messages_total", "subscription", "invoices") >= 2.0);

@@ -20,15 +20,22 @@ use pgqueue_tokio_postgres::TokioPostgres;
 use tracing::{Instrument, info_span};
 use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt};
 
+use crate::dead_letters;
+
 /// Where all spans of this process go; each test has a topic of its own.
 static EXPORTED: LazyLock<InMemorySpanExporter> = LazyLock::new(|| {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("tests"));
-    let subscriber = tracing_subscriber::registry().with(LevelFilter::DEBUG).with(layer);
+    let subscriber = tracing_subscriber::registry().with(LevelFilter::DEBUG).with(layer).with(dead_letters::Listening);
     tracing::subscriber::set_global_default(subscriber).expect("nobody else listens");
     exporter
 });
+
+/// Exports what follows.
+pub(crate) fn export() {
+    LazyLock::force(&EXPORTED);
+}
 
 /// The spans of this name that have ended, in the order in which they did.
 fn ended(name: &str) -> Vec<SpanData> {
@@ -90,7 +97,7 @@ async fn is_in_the_trace(queue: &impl Publisher, driver: impl SubscriptionDriver
 }
 
 async fn is_in_the_trace_on_postgres<C: Client>(topic: &str) {
-    LazyLock::force(&EXPORTED);
+    export();
     let database = migrated::<C>().await.unwrap();
     let queue = PgQueue::<C>::connect(&database.url()).await.unwrap();
     queue.create_topic(Topic::new(topic)).await.unwrap();
@@ -101,7 +108,7 @@ async fn is_in_the_trace_on_postgres<C: Client>(topic: &str) {
 
 #[tokio::test]
 async fn handler_is_in_the_trace_of_its_publisher_in_memory() {
-    LazyLock::force(&EXPORTED);
+    export();
     let queue = queue_in_memory("in memory").await;
     is_in_the_trace(&queue, queue.subscription(Subscription::new("invoices", "in memory")), "in memory").await;
 }
@@ -124,7 +131,7 @@ async fn queue_in_memory(topic: &str) -> MemoryQueue {
 
 #[tokio::test]
 async fn batch_is_linked_to_all_its_publishers() {
-    LazyLock::force(&EXPORTED);
+    export();
     let queue = queue_in_memory("batches").await;
     let subscription = Subscription::new("invoices", "batches").with_batch(10);
     queue.insert_subscription(&subscription).await.unwrap();
@@ -140,7 +147,7 @@ async fn batch_is_linked_to_all_its_publishers() {
 
 #[tokio::test]
 async fn delivery_that_fails_is_an_error_in_its_trace() {
-    LazyLock::force(&EXPORTED);
+    export();
     let queue = queue_in_memory("failures").await;
     let subscription = Subscription::new("invoices", "failures").with_backoff(Backoff::default().with_max_attempts(1));
     queue.insert_subscription(&subscription).await.unwrap();
@@ -153,7 +160,7 @@ async fn delivery_that_fails_is_an_error_in_its_trace() {
 
 #[tokio::test]
 async fn trace_that_a_message_has_stays() {
-    LazyLock::force(&EXPORTED);
+    export();
     let queue = queue_in_memory("relays").await;
     let mut stream = subscribe(queue.subscription(Subscription::new("invoices", "relays"))).await.unwrap();
     let theirs = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

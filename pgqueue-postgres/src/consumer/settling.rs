@@ -200,8 +200,13 @@ async fn send<C: Client>(consumer: &Arc<Consumer<C>>, answers: &[Answer]) -> Res
     let settle = consumer.query(statement::SETTLE, &parameters);
     let rows = telemetry::settling(&consumer.name, answers.len(), settle).await?;
     consumer.shared.pulse.worked.store(true, Ordering::Relaxed);
-    let lease = |row: &C::Row| Ok(LeaseId { number: row.get(0)?, token: row.get(1)? });
-    let refused = rows.iter().map(|row| Ok((lease(row)?, row.read(2)?))).collect::<Result<_>>()?;
+    let mut refused = Refused::new();
+    for row in &rows {
+        match row.read::<String>(3)? {
+            Some(id) => consumer.say_given_up(Some(vec![id])),
+            None => drop(refused.insert((LeaseId { number: row.get(0)?, token: row.get(1)? }, row.read(2)?))),
+        }
+    }
     Ok(Settled { refused, rang: rings })
 }
 
@@ -271,7 +276,10 @@ async fn resolve<C: Client>(consumer: &Consumer<C>, doubtful: &InDoubt) -> bool 
     let parameters =
         [Parameter::new(lease.number), Parameter::new(lease.token), array, Parameter::nullable(*transaction)];
     let outcome = match consumer.query(statement::OUTCOME, &parameters).await {
-        Ok(rows) => rows.first().and_then(|row| row.get::<String>(0).ok()),
+        Ok(rows) => rows.first().and_then(|row| {
+            consumer.say_given_up(row.read(1).ok()?);
+            row.get::<String>(0).ok()
+        }),
         Err(error) => {
             tracing::debug!(%error, "the outcome of a caller's transaction cannot be seen yet");
             None

@@ -5,10 +5,11 @@ use std::{
     time::Duration,
 };
 
-use pgqueue_core::{Result, telemetry};
+use pgqueue_core::{MessageId, Result, telemetry};
 use tokio::{sync::Notify, time::Instant};
+use uuid::Uuid;
 
-use crate::{Client, error::About, queue::Shared, statement, value::RowExt};
+use crate::{Client, Row, error::About, queue::Shared, statement, value::RowExt};
 
 /// How often the log is trimmed while messages are consumed, and while none are.
 const TRIM: Duration = Duration::from_secs(2);
@@ -76,7 +77,8 @@ async fn hand_on<C: Client>(shared: &Shared<C>, chores: &Chores) {
         chores.changed.notified().await;
         let done = async {
             if chores.owners.swap(false, Ordering::Relaxed) {
-                telemetry::chore("bury", shared.query(statement::BURY_OWNERS, &[], About::Queue)).await?;
+                let dead = telemetry::chore("bury", shared.query(statement::BURY_OWNERS, &[], About::Queue)).await?;
+                dead.iter().try_for_each(say_died)?;
             }
             if chores.scheduled.swap(false, Ordering::Relaxed) {
                 telemetry::chore("publish", repeat(shared, statement::PUBLISH_SCHEDULED, PUBLISHED)).await?;
@@ -109,6 +111,20 @@ async fn clean_up<C: Client>(shared: &Shared<C>, chores: &Chores) {
         };
         tell(done.await);
     }
+}
+
+/// Notes that a consumer died, and what others do not get of what it had.
+fn say_died<R: Row>(dead: &R) -> Result<()> {
+    let (consumer, subscription, topic): (Uuid, String, String) = (dead.get(0)?, dead.get(1)?, dead.get(2)?);
+    tracing::warn!(
+        messaging.destination.subscription.name = subscription,
+        messaging.client.id = %consumer,
+        "a consumer died, and others get what it had"
+    );
+    for id in dead.read::<Vec<String>>(3)?.unwrap_or_default() {
+        telemetry::given_up(&topic, &subscription, &MessageId::new(id));
+    }
+    Ok(())
 }
 
 fn tell(done: Result<()>) {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pgqueue_core::{Error, ErrorKind, Message, MessageId, NewMessage, Position, Result};
+use pgqueue_core::{Error, ErrorKind, Message, MessageId, NewMessage, Position, Result, telemetry};
 
 use super::{
     acker::JobAcker,
@@ -146,7 +146,8 @@ impl<C: Client> Consumer<C> {
             Parameter::array(verdicts.clone().map(|verdict| verdict.delay().map(millis)))?,
             Parameter::array(verdicts.clone().map(Verdict::reason))?,
         ];
-        let settled = self.query(&found.sql.settle, &parameters).await?.len();
+        let settled = self.query(&found.sql.settle, &parameters).await?;
+        self.say_given_up(&settled)?;
         {
             let mut state = self.lock();
             answers.iter().for_each(|(claim, _)| state.held.remove(claim));
@@ -155,7 +156,17 @@ impl<C: Client> Consumer<C> {
         if verdicts.clone().any(Verdict::comes_again) {
             self.changed.send_replace(());
         }
-        Ok(settled)
+        Ok(settled.len())
+    }
+
+    /// Notes which of these jobs, each with whether it was, were given up.
+    fn say_given_up(&self, jobs: &[C::Row]) -> Result<()> {
+        for job in jobs {
+            if job.get(1)? {
+                telemetry::given_up(&self.topic, &self.topic, &MessageId::new(job.get::<String>(0)?));
+            }
+        }
+        Ok(())
     }
 
     /// Makes durable what was left to the consumer's task.
@@ -217,6 +228,7 @@ impl<C: Client> Consumer<C> {
                 return Ok(());
             }
             tracing::warn!(table = self.name, jobs = rows.len(), "jobs were taken from consumers that are silent");
+            self.say_given_up(&rows)?;
             self.changed.send_replace(());
             if rows.len() < RECOVERED_AT_ONCE {
                 return Ok(());

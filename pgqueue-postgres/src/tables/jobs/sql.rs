@@ -162,7 +162,7 @@ impl Names {
              {attempts} = {JOB}.{attempts} - (answer.verdict = 'given back')::int, \
              {locked_by} = null, {locked_at} = null{touch} \
              from unnest($2, $3, $4, $5, $6) as answer (id, attempt, verdict, delay, reason) \
-             where {is_claim} returning {id}, answer.attempt"
+             where {is_claim} returning {id}::text, answer.verdict in ('failed', 'timed_out')"
         )
     }
 
@@ -206,7 +206,7 @@ impl Names {
              {last_error} = case when stale.is_over then {reason} else {JOB}.{last_error} end, \
              {run_at} = case when stale.is_over then {JOB}.{run_at} else {now} end, \
              {locked_by} = null, {locked_at} = null{touch} \
-             from stale where {id} = stale.id returning not stale.is_over"
+             from stale where {id} = stale.id returning {id}::text, stale.is_over"
         )
     }
 
