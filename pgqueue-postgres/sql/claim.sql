@@ -399,7 +399,7 @@ create type pgqueue.claimed as (
   scheduled    bigint,
   attempt      int,
   suspect      int,                                -- how often its holder died: greater than 0 after a crash
-  place        text,                               -- what makes positions of the ids, until another is said: in the first row of a lease
+  place        text,                               -- what makes positions of the ids, until another is said
   delivered_at timestamptz,
   requeued_at  timestamptz,
   published_at timestamptz,
@@ -458,6 +458,9 @@ declare
   v_size int;
   v_retry record;
   v_held bigint[] := '{}';                         -- all that this claim hands out
+  v_firsts bigint[];                               -- the first message of each lease that is made,
+  v_leases bigint[];                               -- and which that is
+  v_place text;
   v_alone boolean;
   v_is_active boolean := true;                     -- of the consumers, this one gets messages
   v_busy boolean := false;
@@ -604,32 +607,39 @@ begin
         c.late_upto := coalesce(c.late_upto, v_xact);
       end if;
       if (v_looked).ids <> '{}' then
-        insert into pgqueue.lease (subscription, lane, rank, token, owner, claimed_at, alone, ids, place)
-        values (s.id, c.lane, (v_looked).ids[1], v_token, v_owner, v_now, v_alone, (v_looked).ids,
-                case when not v_is_stable then concat_ws('-', v_xact, coalesce(c.late_seen, c.seen), (v_looked).before) || pgqueue.era_mark(v_era) end)
-        returning * into l;
-        if (v_looked).before is not null or s.selector is not null or v_is_stable or (s.ordering = 'by key' and l.lane < 0) then
-          v_held := v_held || l.id;
+        -- Without an order in several leases: an answer to some of one writes down anew what is left of it. Each has whole batches.
+        v_size := case when s.ordering = 'unordered' then s.batch * greatest(1, 128 / s.batch) else cardinality((v_looked).ids) end;
+        v_place := case when not v_is_stable then concat_ws('-', v_xact, coalesce(c.late_seen, c.seen), (v_looked).before) || pgqueue.era_mark(v_era) end;
+        v_leases := '{}';
+        v_firsts := '{}';
+        for n in 1 .. cardinality((v_looked).ids) by v_size loop
+          insert into pgqueue.lease (subscription, lane, rank, token, owner, claimed_at, alone, ids, place)
+          values (s.id, c.lane, (v_looked).ids[n], v_token, v_owner, v_now, v_alone, (v_looked).ids[n:n + v_size - 1], v_place)
+          returning v_leases || id, v_firsts || ids[1] into v_leases, v_firsts;
+        end loop;
+        if (v_looked).before is not null or s.selector is not null or v_is_stable or (s.ordering = 'by key' and c.lane < 0) then
+          v_held := v_held || v_leases;
         -- Else what the cursor has seen from the first to the last of them, read as the range that it is.
         elsif s.ordering = 'by key' then
           return query
-            select l.id, l.lane, m.id, m.scheduled, 1, 0, case when m.id = l.ids[1] then l.place end, null::timestamptz, null::timestamptz, m.published_at, m.key, m.kind, m.tags,
+            select v_leases[1], c.lane, m.id, m.scheduled, 1, 0, case when m.id = v_firsts[1] then v_place end, null::timestamptz, null::timestamptz, m.published_at, m.key, m.kind, m.tags,
                    m.headers::text, m.payload, null::boolean, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
             from pgqueue.log m
-            where m.topic = s.topic and m.bucket = l.lane and m.bucket >= 0 and m.id between l.ids[1] and c.top and pg_visible_in_snapshot(m.xact, c.seen)
+            where m.topic = s.topic and m.bucket = c.lane and m.bucket >= 0 and m.id between v_firsts[1] and c.top and pg_visible_in_snapshot(m.xact, c.seen)
             order by m.bucket, m.id;
         else
           return query
-            select l.id, l.lane, m.id, m.scheduled, 1, 0, case when m.id = l.ids[1] then l.place end, null::timestamptz, null::timestamptz, m.published_at, m.key, m.kind, m.tags,
+            select v_leases[width_bucket(m.id, v_firsts)], c.lane, m.id, m.scheduled, 1, 0, case when m.id = v_firsts[1] then v_place end,
+                   null::timestamptz, null::timestamptz, m.published_at, m.key, m.kind, m.tags,
                    m.headers::text, m.payload, null::boolean, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
             from pgqueue.log m
-            where m.topic = s.topic and m.id between l.ids[1] and c.top and pg_visible_in_snapshot(m.xact, c.seen)
+            where m.topic = s.topic and m.id between v_firsts[1] and c.top and pg_visible_in_snapshot(m.xact, c.seen)
             order by m.id;
         end if;
         if c.lane >= 0 and not exists (
-          select from pgqueue.lease where subscription = s.id and lane = c.lane and lane >= 0 and id >= c.floor and id < l.id
+          select from pgqueue.lease where subscription = s.id and lane = c.lane and lane >= 0 and id >= c.floor and id < v_leases[1]
         ) then
-          c.floor := l.id;
+          c.floor := v_leases[1];
         end if;
       elsif c.lane >= 0 then
         -- The redriven message that goes now stands at its rank.

@@ -160,7 +160,6 @@ async fn claim<C: Client>(
         if runs.last().is_none_or(|run| run.lease != lease) {
             let lane = Some(row.get(1)?).filter(|lane| *lane >= 0);
             runs.push(Run { lease, lane, messages: Vec::new() });
-            place = None;
         }
         place = row.read(6)?.or(place);
         let message = message::of_claim(row, &found.topic_name, place.as_deref())?;
