@@ -36,7 +36,7 @@
 //! | `pgqueue_handle_seconds` | histogram: a delivery in its handler | `topic`, `subscription` |
 //! | `pgqueue_settle_seconds` | histogram: from an answer until it is durable | `topic`, `subscription` |
 //! | `pgqueue_settled_messages_total` | counter | `topic`, `subscription`, `answer`: `ok`, `requeue` or `reject` |
-//! | `pgqueue_dead_letters_total` | counter: messages that were given up, by a reject, after the last attempt, or as their consumers died of them | `topic`, `subscription` |
+//! | `pgqueue_dead_letters_total` | counter: messages that were given up, by a reject, after the last attempt, or as their consumers died of them. What the store did and could not tell any more is missing; `pgqueue_dead_messages` has all | `topic`, `subscription` |
 //! | `pgqueue_failures_total` | counter: deliveries that failed, in their handler or when settled | `topic`, `subscription`, `error`: an [`ErrorKind`](crate::ErrorKind), such as `LeaseLost` |
 //! | `pgqueue_interruptions_total` | counter: consuming failed and was tried again | `error` |
 //! | `pgqueue_reconnects_total` | counter: the connection that listens was lost and is back | |

@@ -42,6 +42,7 @@ mod checkpoints;
 mod clock;
 mod consumer;
 mod entry;
+mod given_up;
 mod inspect;
 mod lane;
 mod lease;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
 
@@ -15,6 +15,7 @@ use crate::{
     checkpoints::Checkpoints,
     clock::{Clock, Now},
     consumer::Consumer,
+    given_up::{GivenUp, Locked},
     lease::LeaseId,
     log::Retained,
     subscription_state::SubscriptionState,
@@ -35,6 +36,7 @@ pub(crate) struct State {
     last_position: u64,
     last_lease: LeaseId,
     pub(crate) checkpoints: Checkpoints,
+    pub(crate) given_up: GivenUp,
 }
 
 impl Store {
@@ -43,9 +45,9 @@ impl Store {
     }
 
     /// Locks the state. No handler and no driver runs under the lock, so a poisoned lock holds a whole state.
-    pub(crate) fn lock(&self) -> (MutexGuard<'_, State>, Now) {
+    pub(crate) fn lock(&self) -> (Locked<'_>, Now) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        (state, self.clock.now())
+        (Locked::new(state), self.clock.now())
     }
 
     pub(crate) fn publish(&self, topic: &str, messages: Vec<NewMessage>) -> Result<Vec<MessageId>> {
@@ -170,8 +172,9 @@ impl State {
             return self.alter_subscription(wanted, now);
         }
         self.advance_topic(wanted.topic(), now)?; // what is due by now came before it
+        let given_up = self.given_up.clone();
         let topic = self.topic_mut(wanted.topic())?;
-        let mut state = SubscriptionState::new(wanted.clone(), topic.options.buckets());
+        let mut state = SubscriptionState::new(wanted.clone(), topic.options.buckets(), given_up);
         topic.log.from(wanted.start())?.for_each(|published| state.publish(published));
         let name: Arc<str> = wanted.name().into();
         topic.subscriptions.push(Arc::clone(&name));

@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 
 use pgqueue_core::{
     Ack, Consumers, DeadLetter, Error, ErrorKind, Message, MessageId, Order, Requeue, Result, Subscription,
-    SubscriptionStats, bucket, telemetry,
+    SubscriptionStats, bucket,
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -13,6 +13,7 @@ use crate::{
     clock::Now,
     consumer::Consumer,
     entry::Entry,
+    given_up::GivenUp,
     lane::Lane,
     lease::{ConsumerId, Lease, LeaseId, Leases},
     log::Retained,
@@ -37,6 +38,7 @@ pub(crate) struct SubscriptionState {
     /// The latest [`ACKED_HISTORY`], oldest first.
     acked: VecDeque<Message>,
     dead: Vec<(Entry, DeadLetter)>,
+    given_up: GivenUp,
     /// How many messages its topic deleted before they were handed out.
     cut: u64,
     /// Rings when a run may have become claimable.
@@ -48,7 +50,7 @@ pub(crate) struct SubscriptionState {
 }
 
 impl SubscriptionState {
-    pub(crate) fn new(options: Subscription, buckets: u16) -> Self {
+    pub(crate) fn new(options: Subscription, buckets: u16, given_up: GivenUp) -> Self {
         let (ordered, unordered) = match options.order() {
             Order::ByKey => (buckets, 1),
             Order::Total | Order::StableTotal => (1, 0),
@@ -66,6 +68,7 @@ impl SubscriptionState {
             unsettled: HashSet::new(),
             acked: VecDeque::new(),
             dead: Vec::new(),
+            given_up,
             cut: 0,
             bell: watch::Sender::default(),
             settled: watch::Sender::default(),
@@ -224,7 +227,7 @@ impl SubscriptionState {
         for entry in entries {
             self.unsettled.remove(&entry.id);
             let letter = DeadLetter::new(entry.message(), reason, now.time);
-            telemetry::given_up(letter.message.topic(), self.options.name(), letter.message.id());
+            self.given_up.note(letter.message.clone(), self.options.name());
             self.dead.push((entry, letter));
         }
     }

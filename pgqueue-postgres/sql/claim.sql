@@ -119,11 +119,11 @@ begin
       where l.topic = s.topic and l.xact = u.xact and l.id > coalesce(c.late_after, 0) and l.id <= c.top
         and (v_bucket is null or l.bucket = v_bucket)
         and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, v_conditions, l.key, l.kind, l.tags, l.payload)
-      order by l.xact, l.id limit v_most + 1
+      order by l.xact, l.id limit v_most::bigint + 1
     ) late
     -- Whoever is still at work is not looked for: the messages may be many.
     where pg_visible_in_snapshot(u.xact, coalesce(c.late_seen, pg_current_snapshot()))
-    order by late.id limit v_most + 1
+    order by late.id limit v_most::bigint + 1
   );
 end
 $$;
@@ -608,7 +608,10 @@ begin
       end if;
       if (v_looked).ids <> '{}' then
         -- Without an order in several leases: an answer to some of one writes down anew what is left of it. Each has whole batches.
-        v_size := case when s.ordering = 'unordered' then s.batch * greatest(1, 128 / s.batch) else cardinality((v_looked).ids) end;
+        v_size := cardinality((v_looked).ids);
+        if c.lane < 0 then
+          v_size := least(v_size, s.batch * greatest(1, 128 / s.batch));
+        end if;
         v_place := case when not v_is_stable then concat_ws('-', v_xact, coalesce(c.late_seen, c.seen), (v_looked).before) || pgqueue.era_mark(v_era) end;
         v_leases := '{}';
         v_firsts := '{}';

@@ -176,7 +176,8 @@ language sql stable
 return o.beat_at < v_now - o.lease_ms * interval '1 millisecond' * 2 / 3 or o.beat_at > v_now + interval '1 second';
 
 -- Lets the leases of dead owners go. An owner is dead if it was silent for its whole lease while somebody else could reach the
--- server, and had been seen to be silent for the last third of it. Returns what died with them.
+-- server, and had been seen to be silent for the last third of it. Returns who died, and
+-- what was given up.
 create function pgqueue.bury_owners() returns table (dead_owner uuid, subscription text, topic text, dead_ids text[])
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -209,7 +210,7 @@ begin
     then
       g := pgqueue.give_back_all(o.id, true);
       return query
-        select o.id, s.name, t.name, g.dead_ids from pgqueue.subscription s join pgqueue.topic t on t.id = s.topic
+        select case when g.is_all then o.id end, s.name, t.name, g.dead_ids from pgqueue.subscription s join pgqueue.topic t on t.id = s.topic
         where s.id = o.subscription and (g.is_all or g.dead_ids <> '{}');
       if g.is_all then
         perform pgqueue.forget_owner(o.id);

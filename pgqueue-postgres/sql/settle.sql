@@ -84,7 +84,7 @@ declare
   v_left bigint[];
   v_prior int[];                                   -- null, as that of the lease is
 begin
-  if cardinality(v_ids) * cardinality(l.ids) <= 10000 then
+  if cardinality(v_ids)::bigint * cardinality(l.ids) <= 10000 then
     v_left := array(select u.id from unnest(l.ids) u (id) where u.id <> all (v_ids));
     if l.prior is not null then
       v_prior := array(select u.prior from unnest(l.ids, l.prior) u (id, prior) where u.id <> all (v_ids));

@@ -373,8 +373,8 @@ begin
 end
 $$;
 
--- Forgets what time has made useless.
-create function pgqueue.sweep() returns void
+-- Forgets what time has made useless. Returns what was given up, as `bury_owners` does.
+create function pgqueue.sweep() returns table (dead_owner uuid, subscription text, topic text, dead_ids text[])
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -384,6 +384,7 @@ as $$
 declare
   v_now constant timestamptz := clock_timestamp();  -- in a variable, so that the index is searched for it
   l pgqueue.lease;
+  v_dead text;
 begin
   if not pg_try_advisory_xact_lock(hashtextextended('pgqueue.sweep ' || 'pgqueue.sleeper'::regclass::oid, 0)) then
     return;
@@ -406,7 +407,12 @@ begin
     limit 100
     for update skip locked
   loop
-    perform pgqueue.give_back(l, true);
+    v_dead := pgqueue.give_back(l, true);
+    if v_dead is not null then
+      return query
+        select null::uuid, s.name, t.name, array[v_dead] from pgqueue.subscription s join pgqueue.topic t on t.id = s.topic
+        where s.id = l.subscription;
+    end if;
   end loop;
 end
 $$;

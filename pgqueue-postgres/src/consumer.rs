@@ -229,9 +229,9 @@ impl<C: Client> Consumer<C> {
     }
 
     /// Notes which messages were given up.
-    fn say_given_up(&self, ids: Option<Vec<String>>) {
+    fn say_given_up(&self, ids: Vec<String>) {
         let Some(found) = self.lock().found.clone() else { return };
-        for id in ids.unwrap_or_default() {
+        for id in ids {
             telemetry::given_up(&found.topic_name, &self.name, &MessageId::new(id));
         }
     }

@@ -32,7 +32,7 @@ pub(crate) const KEEP_STUCK: &str = "select pgqueue.keep_stuck()";
 
 pub(crate) const TRIM: &str = "select pgqueue.trim()";
 
-pub(crate) const SWEEP: &str = "select pgqueue.sweep()";
+pub(crate) const SWEEP: &str = "select dead_owner, subscription, topic, dead_ids from pgqueue.sweep()";
 
 pub(crate) const CREATE_TOPIC: &str = "select buckets from pgqueue.create_topic($1, $2, $3, $4, $5, $6, $7)";
 

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::join;
-use pgqueue_core::{Ack, ConsumeStream, ErrorKind, NewMessage, Order, Publisher, Subscription, Topic};
+use pgqueue_core::{Ack, ConsumeStream, ErrorKind, NewMessage, Order, Publisher, Start, Subscription, Topic};
 use pgqueue_postgres::{Client, ClientError, PgQueue};
 use pgqueue_tests::END_LISTENERS;
 use pgqueue_testserver::{Database, Server};
@@ -35,6 +35,9 @@ on_both_clients!(
     a_lane_goes_on_when_a_lease_is_lost_and_claimed_again,
     a_lane_hands_out_one_redriven_message_at_a_time,
     who_answers_for_a_lost_lease_spoils_nothing_for_the_next,
+    long_run_without_order_is_in_hand_in_pieces,
+    pieces_of_a_long_run_have_whole_batches,
+    batch_may_be_as_large_as_any,
 );
 
 /// A lease, and how late a claim is answered: a beat comes every third of the lease.
@@ -251,4 +254,61 @@ async fn what_a_prepared_transaction_published_comes_when_it_commits() {
     let (_queue, mut stream) = sleepy(queue).await;
     server.sql("prepared", "commit prepared 'p'").await.unwrap();
     at_once(&mut stream, 1).await;
+}
+
+/// How many messages the leases have, in order.
+const PIECES: &str = "select string_agg(cardinality(ids)::text, ' ' order by ids[1]) from pgqueue.lease";
+
+async fn long_run_without_order_is_in_hand_in_pieces<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    publish_numbers(&queue, 0..1).await;
+    let mut stream = consume(&queue, invoices().with_prefetch(300)).await;
+    publish_numbers(&queue, 1..301).await;
+    let mut run = take(&mut stream, 300).await;
+    assert_eq!(run.iter().map(number).collect::<Vec<_>>(), (1..301).collect::<Vec<_>>());
+    assert_eq!(database.sql(PIECES).await.unwrap(), "128 128 44");
+    // Each position is one to start from, wherever its piece begins.
+    for at in [0, 127, 128, 299] {
+        let name = format!("after {at}");
+        let start = Start::After(run[at].message().position().clone());
+        queue.insert_subscription(&Subscription::new(&name, "orders").with_start(start)).await.unwrap();
+        assert_eq!(queue.stats(&name).await.unwrap().waiting, 299 - at as u64);
+    }
+    for delivery in run.drain(120..140) {
+        delivery.ok().await.unwrap();
+    }
+    assert_eq!(database.sql(PIECES).await.unwrap(), "120 116 44");
+    let back = run.remove(200);
+    let requeued = number(&back);
+    back.settle(Ack::requeue_after(Duration::ZERO)).await.unwrap();
+    let again = next(&mut stream).await;
+    assert_eq!((number(&again), again.message().attempt()), (requeued, 2));
+    run.push(again);
+    for delivery in run {
+        delivery.ok().await.unwrap();
+    }
+    assert_eq!(database.sql(PIECES).await.unwrap(), "");
+    quiet(&mut stream).await;
+}
+
+async fn pieces_of_a_long_run_have_whole_batches<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    let mut stream = consume(&queue, invoices().with_prefetch(300).with_batch(50)).await;
+    publish_numbers(&queue, 0..300).await;
+    let batches = take(&mut stream, 6).await;
+    assert!(batches.iter().all(|batch| batch.messages().len() == 50));
+    assert_eq!(database.sql(PIECES).await.unwrap(), "100 100 100");
+    for batch in batches {
+        batch.ok().await.unwrap();
+    }
+    assert_eq!(database.sql(PIECES).await.unwrap(), "");
+}
+
+async fn batch_may_be_as_large_as_any<C: Client>() {
+    let (_database, queue) = queue::<C>().await;
+    let mut stream = consume(&queue, invoices().with_batch(usize::MAX)).await;
+    publish_numbers(&queue, 0..3).await;
+    let batch = next(&mut stream).await;
+    assert_eq!(batch.messages().len(), 3);
+    batch.ok().await.unwrap();
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use pgqueue_core::{Error, ErrorKind, Operation, Order, Result, telemetry};
+use pgqueue_core::{Error, ErrorKind, MessageId, Operation, Order, Result, telemetry};
 use tokio::time::Instant;
 
 use super::{
@@ -203,7 +203,7 @@ async fn send<C: Client>(consumer: &Arc<Consumer<C>>, answers: &[Answer]) -> Res
     let mut refused = Refused::new();
     for row in &rows {
         match row.read::<String>(3)? {
-            Some(id) => consumer.say_given_up(Some(vec![id])),
+            Some(id) => telemetry::given_up(&found.topic_name, &consumer.name, &MessageId::new(id)),
             None => drop(refused.insert((LeaseId { number: row.get(0)?, token: row.get(1)? }, row.read(2)?))),
         }
     }
@@ -277,7 +277,7 @@ async fn resolve<C: Client>(consumer: &Consumer<C>, doubtful: &InDoubt) -> bool 
         [Parameter::new(lease.number), Parameter::new(lease.token), array, Parameter::nullable(*transaction)];
     let outcome = match consumer.query(statement::OUTCOME, &parameters).await {
         Ok(rows) => rows.first().and_then(|row| {
-            consumer.say_given_up(row.read(1).ok()?);
+            consumer.say_given_up(row.read(1).ok()?.unwrap_or_default());
             row.get::<String>(0).ok()
         }),
         Err(error) => {

@@ -78,7 +78,7 @@ async fn hand_on<C: Client>(shared: &Shared<C>, chores: &Chores) {
         let done = async {
             if chores.owners.swap(false, Ordering::Relaxed) {
                 let dead = telemetry::chore("bury", shared.query(statement::BURY_OWNERS, &[], About::Queue)).await?;
-                dead.iter().try_for_each(say_died)?;
+                dead.iter().try_for_each(say_dead)?;
             }
             if chores.scheduled.swap(false, Ordering::Relaxed) {
                 telemetry::chore("publish", repeat(shared, statement::PUBLISH_SCHEDULED, PUBLISHED)).await?;
@@ -105,7 +105,8 @@ async fn clean_up<C: Client>(shared: &Shared<C>, chores: &Chores) {
                 shared.pulse.worked.fetch_or(is_left, Ordering::Relaxed);
             }
             if swept.is_due(SWEEP) {
-                telemetry::chore("sweep", shared.query(statement::SWEEP, &[], About::Queue)).await?;
+                let dead = telemetry::chore("sweep", shared.query(statement::SWEEP, &[], About::Queue)).await?;
+                dead.iter().try_for_each(say_dead)?;
             }
             Ok(())
         };
@@ -113,14 +114,18 @@ async fn clean_up<C: Client>(shared: &Shared<C>, chores: &Chores) {
     }
 }
 
-/// Notes that a consumer died, and what others do not get of what it had.
-fn say_died<R: Row>(dead: &R) -> Result<()> {
-    let (consumer, subscription, topic): (Uuid, String, String) = (dead.get(0)?, dead.get(1)?, dead.get(2)?);
-    tracing::warn!(
-        messaging.destination.subscription.name = subscription,
-        messaging.client.id = %consumer,
-        "a consumer died, and others get what it had"
-    );
+/// Notes which consumer died, and what was given up of what it had.
+fn say_dead<R: Row>(dead: &R) -> Result<()> {
+    let (subscription, topic): (String, String) = (dead.get(1)?, dead.get(2)?);
+    if let Some(consumer) = dead.read::<Uuid>(0)? {
+        tracing::warn!(
+            messaging.system = "pgqueue",
+            messaging.destination.name = topic,
+            messaging.destination.subscription.name = subscription,
+            messaging.client.id = %consumer,
+            "a consumer died, and others get what it had"
+        );
+    }
     for id in dead.read::<Vec<String>>(3)?.unwrap_or_default() {
         telemetry::given_up(&topic, &subscription, &MessageId::new(id));
     }

@@ -9,6 +9,9 @@ use crate::{
 /// The largest claim.
 const MOST: usize = 120;
 
+/// What somebody else has by now.
+const REFUSED: &str = "select refused_lease, refused_token, refused_id";
+
 impl World<'_> {
     /// Lets a consumer claim with `session`, and returns the number of the claim.
     pub(crate) async fn claim(
@@ -93,8 +96,8 @@ impl World<'_> {
         let list = |each: &dyn Fn(&(i64, Verdict)) -> String| verdicts.iter().map(each).collect::<Vec<_>>().join(", ");
         let delivery = self.rng.i64(1..6);
         let sql = format!(
-            "select * from pgqueue.settle({}, '{{}}', '{{}}', array[{}]::bigint[], array[{}]::uuid[], array[{}]::bigint[], \
-             array[{}]::int[], array[{}]::int[], array[{}]::bigint[], array[{}]::text[])",
+            "{REFUSED} from pgqueue.settle({}, '{{}}', '{{}}', array[{}]::bigint[], array[{}]::uuid[], array[{}]::bigint[], \
+             array[{}]::int[], array[{}]::int[], array[{}]::bigint[], array[{}]::text[]) where refused_lease is not null",
             self.model.subscriptions[subscription].id,
             list(&|_| lease.to_string()),
             list(&|_| format!("'{token}'")),
@@ -111,8 +114,8 @@ impl World<'_> {
     pub(crate) async fn finish(&mut self, session: usize, number: usize) -> Result<(), String> {
         let Holding { lease, token, subscription, ids, .. } = &self.model.holdings[number];
         let sql = format!(
-            "select * from pgqueue.settle({}, array[{lease}]::bigint[], array['{token}']::uuid[], '{{}}', '{{}}', '{{}}', '{{}}', \
-             '{{}}', '{{}}', '{{}}')",
+            "{REFUSED} from pgqueue.settle({}, array[{lease}]::bigint[], array['{token}']::uuid[], '{{}}', '{{}}', '{{}}', '{{}}', \
+             '{{}}', '{{}}', '{{}}') where refused_lease is not null",
             self.model.subscriptions[*subscription].id
         );
         let verdicts = ids.iter().map(|id| (*id, Verdict::Ok)).collect();

@@ -16,13 +16,13 @@ pub(super) struct Sql {
     pub(super) claim: String,
     /// Says how long it is until the next job is due, in milliseconds; less than 0 if it is overdue.
     pub(super) due_in: String,
-    /// Ends claims that are still this consumer's, `$1`, and returns them: `$2` ids, `$3` attempts, `$4` verdicts, `$5` delays in
-    /// milliseconds, `$6` reasons.
+    /// Ends claims that are still this consumer's, `$1`, and returns each, and whether it was given up: `$2` ids, `$3` attempts, `$4`
+    /// verdicts, `$5` delays in milliseconds, `$6` reasons.
     pub(super) settle: String,
     /// Renews claims that are still this consumer's, `$1`, and returns them: `$2` ids, `$3` attempts.
     pub(super) renew: String,
     /// Takes jobs from consumers that were silent for `$1` ms; gives up those whose attempts reached `$2`, and those whose consumer
-    /// was silent for `$3` ms. Returns whether each comes again.
+    /// was silent for `$3` ms. Returns each, and whether it was given up.
     pub(super) recover: String,
     /// Gives back what is this consumer's, `$1`, and not among `$2` ids, `$3` attempts, as if it had not been claimed.
     pub(super) give_back: String,
