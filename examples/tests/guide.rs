@@ -67,3 +67,13 @@ fn every_chapter_is_in_the_summary() {
         assert!(name == "SUMMARY.md" || listed.contains(&name), "{name}");
     }
 }
+
+#[test]
+fn first_programs_have_no_more_than_twenty_lines() {
+    let guide = fs::read_to_string(root().join("docs/src/first-queue.md")).unwrap();
+    let programs = guide.split("\n```rust").skip(1).filter_map(|rest| rest.split("\n```").next());
+    for program in programs.take(2) {
+        let lines = program.lines().skip(1).filter(|line| !line.trim().is_empty()).count();
+        assert!(program.contains("fn main") && lines <= 20, "{lines} lines: {program}");
+    }
+}

@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn types_that_take_fewer_messages_are_refused() {
         let error = decode_batch::<(u8, u8)>(&messages(&["1", "2", "3"])).unwrap_err();
-        assert!(error.to_string().contains("message 2 is not a (u8, u8)"), "{error}");
+        assert!(error.to_string().contains("message 2 cannot be read as (u8, u8)"), "{error}");
     }
 
     #[test]
@@ -83,7 +83,7 @@ mod tests {
         for payloads in [["1", "x"], ["1", "2 2"], ["1", ""]] {
             let error = decode_batch::<Vec<u8>>(&messages(&payloads)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Decode);
-            assert!(error.to_string().contains("message 1 is not a "), "{error}");
+            assert!(error.to_string().contains("message 1 cannot be read as "), "{error}");
         }
     }
 }

@@ -155,7 +155,7 @@ impl Message {
     }
 
     pub(crate) fn decode_error<T>(&self, source: serde_json::Error) -> Error {
-        let message = format!("message {} is not a {}", self.id(), type_name::<T>());
+        let message = format!("message {} cannot be read as {}", self.id(), type_name::<T>());
         Error::new(ErrorKind::Decode, message).with_source(JsonError::new(source)).during(Operation::Handle)
     }
 }
@@ -190,7 +190,7 @@ mod tests {
         let message = Message::new(MessageId::new("7"), Position::new("7"), "t", content, SystemTime::UNIX_EPOCH);
         let error = message.json::<BTreeMap<String, u8>>().unwrap_err();
         assert_eq!((error.kind(), error.operation()), (ErrorKind::Decode, Some(Operation::Handle)));
-        assert!(error.to_string().starts_with("handling a delivery: message 7 is not a "), "{error}");
+        assert!(error.to_string().starts_with("handling a delivery: message 7 cannot be read as "), "{error}");
 
         let source = error.source().unwrap().downcast_ref::<JsonError>().unwrap();
         assert_eq!(source.to_string(), "JSON of another shape at line 1 column 15");

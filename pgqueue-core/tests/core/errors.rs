@@ -80,7 +80,7 @@ async fn what_cannot_be_decoded_is_requeued_once_and_never_handled() {
     let went_on = [Fetch, Handle(2), Settle(2, Ack::Ok), Fetch, Unlisten];
     assert_eq!(store.events(), [&failed[..], &went_on].concat());
     let [reason] = &store.reasons()[..] else { panic!("one requeue has a reason") };
-    assert!(reason.starts_with("handling a delivery: message 1 is not a u32"), "{reason}");
+    assert!(reason.starts_with("handling a delivery: message 1 cannot be read as u32"), "{reason}");
     assert!(!reason.contains("4111"), "the reason quotes the payload: {reason}");
 }
 
@@ -93,7 +93,7 @@ async fn what_a_handler_cannot_decode_is_not_quoted_either() {
     Worker::new(stream.until(idle()), handler).run().await.unwrap();
 
     let [reason] = &store.reasons()[..] else { panic!("one requeue has a reason") };
-    assert!(reason.contains("message 1 is not a u32"), "{reason}");
+    assert!(reason.contains("message 1 cannot be read as u32"), "{reason}");
     assert!(!reason.contains("4111"), "the reason quotes the payload: {reason}");
 }
 

@@ -126,7 +126,10 @@ async fn a_malformed_payload_of_a_known_kind_fails_whatever_the_policy() {
             let router = Router::new().on("a", log.handler::<Vec<u8>>("handler")).on_unknown(policy);
             let failed = run(&queue, router).await;
             assert_eq!((failed.len(), failed[0].0), (1, ErrorKind::Decode));
-            assert!(failed[0].1.contains("message 1 is not a ") && !failed[0].1.contains("4111"), "{failed:?}");
+            assert!(
+                failed[0].1.contains("message 1 cannot be read as ") && !failed[0].1.contains("4111"),
+                "{failed:?}"
+            );
             assert_eq!((log.handled().len(), queue.pending("s").unwrap().len()), (0, 1));
         }
     }
@@ -165,7 +168,7 @@ async fn old_versions_are_brought_up_to_date() {
 async fn an_old_version_that_cannot_be_brought_up_to_date_is_a_decode_failure() {
     for (payload, says) in [
         ("{\"euros\": 4294967295}", "message 1 cannot be made a core::router::Cents: more than there is"),
-        ("{\"cents\": 4294967295}", "message 1 is not a core::router::Euros: JSON of another shape"),
+        ("{\"cents\": 4294967295}", "message 1 cannot be read as core::router::Euros: JSON of another shape"),
     ] {
         let queue = waiting([message("paid", payload)]).await;
         let log = Log::default();
@@ -221,7 +224,7 @@ async fn errors_of_decoders_keep_their_kind_once_and_never_quote_the_payload() {
     );
     let failed = run(&queue, router).await;
     for ((kind, report), says) in failed.iter().zip([
-        "): handling a delivery: message 1 is not a u32: JSON of another shape at line 1 column 6",
+        "): handling a delivery: message 1 cannot be read as u32: JSON of another shape at line 1 column 6",
         "): handling a delivery: message 2 cannot be made a u32: JSON of another shape at line 1 column 6",
     ]) {
         assert_eq!(*kind, ErrorKind::Decode);

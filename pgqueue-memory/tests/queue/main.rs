@@ -357,7 +357,7 @@ async fn dead_letters_are_listed_redriven_and_purged() {
 
     let dead = queue.dead_letters("s").await.unwrap();
     assert_eq!(dead.iter().map(|dead| dead.message.attempt()).collect::<Vec<_>>(), [2, 2, 2]);
-    assert!(dead[0].reason.contains("message 1 is not a alloc::string::String"), "{}", dead[0].reason);
+    assert!(dead[0].reason.contains("message 1 cannot be read as alloc::string::String"), "{}", dead[0].reason);
 
     queue.redrive_one("s", &ids[1]).await.unwrap();
     assert_eq!(payloads(&queue.pending("s").unwrap()), ["b"]);
