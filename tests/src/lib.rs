@@ -28,5 +28,5 @@ pub use part::{Backing, run_part};
 pub use report::{Report, publish_table, table};
 pub use scenario::Scenario;
 pub use sessions::{END_LISTENERS, WAITS};
-pub use until::{until_sql, until_sql_on};
+pub use until::{until, until_sql, until_sql_on};
 pub use world::Settings;

@@ -1,14 +1,14 @@
-//! Waiting for what a query yields.
+//! Waiting for what shows sooner or later.
 
 use std::time::Duration;
 
 use pgqueue_testserver::{Database, Server};
 use tokio::time::{Instant, sleep};
 
-/// How long a query may take to yield what it has to.
+/// How long it may take until something shows that has to.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often it is asked.
+/// How often it is looked for.
 const GLANCE: Duration = Duration::from_millis(20);
 
 /// Waits until a query of a database yields something.
@@ -24,16 +24,21 @@ pub async fn until_sql(database: &Database, query: &str, wanted: &str) {
 /// # Panics
 /// As [`until_sql`].
 pub async fn until_sql_on(server: &Server, database: &str, query: &str, wanted: &str) {
-    let since = Instant::now();
-    loop {
+    until(async || {
         let found = server.sql(database, query).await.unwrap();
-        if found == wanted {
-            return;
-        }
-        assert!(
-            since.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} in vain for {wanted:?}; there is {found:?} of {query}"
-        );
+        if found == wanted { Ok(()) } else { Err(format!("{wanted:?}; there is {found:?} of {query}")) }
+    })
+    .await;
+}
+
+/// Looks until it sees what it waits for; until then it says what that is, and what there is instead.
+///
+/// # Panics
+/// If it does not see it within half a minute.
+pub async fn until(mut look: impl AsyncFnMut() -> Result<(), String>) {
+    let since = Instant::now();
+    while let Err(instead) = look().await {
+        assert!(since.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for {instead}");
         sleep(GLANCE).await;
     }
 }

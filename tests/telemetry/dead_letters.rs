@@ -9,17 +9,16 @@ use std::{
 use futures::StreamExt;
 use pgqueue_core::{Ack, Backoff, Delivery, NewMessage, Publisher, Subscription, SubscriptionDriver, Topic, subscribe};
 use pgqueue_memory::MemoryQueue;
-use pgqueue_postgres::{JobTable, PgQueue, PgTables};
-use pgqueue_tests::migrated;
+use pgqueue_postgres::{JobTable, PgQueue};
+use pgqueue_tests::{migrated, until};
 use pgqueue_testserver::Database;
-use tokio::time::{Instant, sleep};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer};
 
 use crate::{
     backend::Backend,
     both_clients::on_both_clients,
-    common::{PATIENCE, next, patiently},
+    common::{SHORT_LEASE, insert, job_table, next, patiently},
     traces,
 };
 
@@ -29,12 +28,6 @@ on_both_clients!(
     what_a_consumer_dies_of_is_said,
     what_becomes_of_jobs_is_said,
 );
-
-/// How often it is looked whether something was said.
-const GLANCE: Duration = Duration::from_millis(20);
-
-/// A lease that ends soon.
-const SHORT_LEASE: Duration = Duration::from_secs(1);
 
 /// The topics and messages that were given up; each test has a topic of its own.
 static GIVEN_UP: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
@@ -78,17 +71,13 @@ impl Visit for Said {
 /// Waits until exactly these messages of a topic were given up, in whichever order.
 async fn until_given_up(topic: &str, mut wanted: Vec<String>) {
     wanted.sort_unstable();
-    let since = Instant::now();
-    loop {
+    until(async || {
         let all = GIVEN_UP.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut given_up: Vec<_> = all.into_iter().filter(|(of, _)| of == topic).map(|(_, id)| id).collect();
         given_up.sort_unstable();
-        if given_up == wanted {
-            return;
-        }
-        assert!(since.elapsed() < PATIENCE, "given up of {topic}: {given_up:?}, and not {wanted:?}");
-        sleep(GLANCE).await;
-    }
+        if given_up == wanted { Ok(()) } else { Err(format!("{wanted:?} of {topic}; given up are {given_up:?}")) }
+    })
+    .await;
 }
 
 fn id(delivery: &Delivery) -> String {
@@ -183,34 +172,16 @@ async fn what_a_consumer_dies_of_is_said<C: Backend>() {
     drop(held);
 }
 
-/// A table of jobs; a topic is called as its table.
-const JOBS: &str = "
-    create type job_status as enum ('not_started', 'running', 'failed', 'timed_out', 'succeeded', 'retry');
-    create table {} (
-      id bigint generated always as identity primary key,
-      created_at timestamptz not null default clock_timestamp(),
-      updated_at timestamptz not null default now(),
-      status job_status not null default 'not_started',
-      last_error text,
-      attempts_count int not null default 0,
-      locked_at timestamptz,
-      locked_by uuid,
-      run_at timestamptz not null default now()
-    )
-";
-
 async fn what_becomes_of_jobs_is_said<C: Backend>() {
     traces::export();
     let table = format!("jobs_of_{}", std::any::type_name::<C>().rsplit("::").next().unwrap().to_lowercase());
-    let database = Database::create().await.unwrap();
-    database.sql(&JOBS.replace("{}", &table)).await.unwrap();
-    let tables = PgTables::<C>::connect(&database.url()).await.unwrap();
+    let (database, tables) = job_table::<C>().await;
+    insert(&database, 1..4).await;
+    database.sql(&format!("alter table jobs rename to {table}")).await.unwrap(); // a topic is called as its table
     let jobs = || {
         let backoff = Backoff::fixed(Duration::ZERO).with_max_attempts(1);
         JobTable::new(table.as_str()).with_backoff(backoff).with_lease(SHORT_LEASE).with_poll_interval(SHORT_LEASE)
     };
-    let insert = format!("insert into {table} (last_error) values (null), (null), (null)");
-    database.sql(&insert).await.unwrap();
     let dies = tables.jobs(jobs());
     let held = patiently("a job", dies.fetch_pending()).await.unwrap().unwrap();
     let mut given_up = vec![id(&held)];

@@ -7,7 +7,7 @@ mod backend;
 #[path = "../both_clients.rs"]
 mod both_clients;
 #[allow(dead_code, unused_imports, reason = "shared with other tests, of which each uses a part")]
-#[path = "../postgres/common.rs"]
+#[path = "../tables_jobs/common.rs"]
 mod common;
 
 mod dead_letters;

@@ -8,15 +8,8 @@ use pgqueue_core::{
 };
 use pgqueue_postgres::{Options, PgQueue};
 use pgqueue_sqlx::Sqlx;
-use pgqueue_tests::migrated;
+use pgqueue_tests::{migrated, until};
 use pgqueue_testserver::Proxy;
-use tokio::time::{Instant, sleep};
-
-/// How long anything may take that has to happen.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How often it is looked whether it did.
-const GLANCE: Duration = Duration::from_millis(20);
 
 const DASHBOARD: &str = include_str!("../../docs/grafana.json");
 const DOCUMENTATION: &str = include_str!("../../pgqueue-core/src/telemetry.rs");
@@ -61,16 +54,16 @@ fn sum(counted: &[Counted], name: &str, label: &str, value: &str) -> f64 {
 }
 
 /// Collects what is counted, until there is such.
-async fn until(snapshotter: &Snapshotter, seen: &mut Vec<Counted>, such: impl Fn(&[Counted]) -> bool) {
-    let since = Instant::now();
-    loop {
+async fn until_counted(
+    snapshotter: &Snapshotter,
+    seen: &mut Vec<Counted>,
+    such: impl Fn(&[Counted]) -> bool + Send + Sync,
+) {
+    until(async || {
         seen.extend(counted(snapshotter)); // a counter is reset when it is looked at
-        if such(seen) {
-            return;
-        }
-        assert!(since.elapsed() < PATIENCE, "in vain: {:?}", names(seen));
-        sleep(GLANCE).await;
-    }
+        if such(seen) { Ok(()) } else { Err(format!("more than {:?}", names(seen))) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,19 +99,20 @@ async fn all_that_is_documented_is_counted_and_shown_and_nothing_else() {
         let given_up = sum(seen, "pgqueue_dead_letters_total", "topic", "orders");
         given_up >= 1.0 && sum(seen, "pgqueue_settled_messages_total", "answer", "ok") >= 1.0
     };
-    until(&snapshotter, &mut seen, done).await;
+    until_counted(&snapshotter, &mut seen, done).await;
     proxy.cut().await;
-    until(&snapshotter, &mut seen, |seen| names(seen).contains("pgqueue_interruptions_total")).await;
+    until_counted(&snapshotter, &mut seen, |seen| names(seen).contains("pgqueue_interruptions_total")).await;
     proxy.restore().await.unwrap();
-    until(&snapshotter, &mut seen, |seen| names(seen).contains("pgqueue_reconnects_total")).await;
+    until_counted(&snapshotter, &mut seen, |seen| names(seen).contains("pgqueue_reconnects_total")).await;
     uncut.stats("invoices").await.unwrap().record();
-    until(&snapshotter, &mut seen, |seen| names(seen).is_superset(&documented)).await;
+    until_counted(&snapshotter, &mut seen, |seen| names(seen).is_superset(&documented)).await;
     worker.abort();
 
     assert_eq!(names(&seen), documented, "what is counted is what is documented");
     assert_eq!(names_in(DASHBOARD), documented, "and what is shown");
     assert!((sum(&seen, "pgqueue_published_messages_total", "topic", "orders") - 2.0).abs() < f64::EPSILON);
     assert!((sum(&seen, "pgqueue_dead_letters_total", "topic", "orders") - 1.0).abs() < f64::EPSILON);
+    assert!(sum(&seen, "pgqueue_settled_messages_total", "answer", "ok") >= 1.0);
     assert!(sum(&seen, "pgqueue_settled_messages_total", "answer", "requeue") >= 1.0);
     assert!(sum(&seen, "pgqueue_failures_total", "error", "Handler") >= 1.0);
     assert!(sum(&seen, "pgqueue_delivered_messages_total", "subscription", "invoices") >= 2.0);
