@@ -1,5 +1,7 @@
 //! What a name, a text and a payload may be, the same for every driver.
 
+use std::fmt;
+
 use crate::{Error, ErrorKind, Result};
 
 /// The longest topic or subscription name, in bytes of UTF-8.
@@ -25,11 +27,11 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
 
 /// Refuses a text whose length lies outside `shortest..=longest` bytes, or that holds a NUL.
 pub(crate) fn check_text(what: &str, text: &str, shortest: usize, longest: usize) -> Result<()> {
-    check_secret(&format!("{what} {:?}", excerpt(text)), text, shortest, longest)
+    check_secret(format_args!("{what} {:?}", excerpt(text)), text, shortest, longest)
 }
 
 /// Like [`check_text`], without quoting the text: `what` alone has to tell which it is.
-pub(crate) fn check_secret(what: &str, text: &str, shortest: usize, longest: usize) -> Result<()> {
+pub(crate) fn check_secret(what: impl fmt::Display, text: &str, shortest: usize, longest: usize) -> Result<()> {
     let problem = if text.len() < shortest {
         "is empty".to_owned()
     } else if text.len() > longest {

@@ -210,7 +210,7 @@ impl NewMessage {
             check_text(what, text, 1, MAX_TEXT_BYTES)?;
         }
         self.headers.iter().try_for_each(|(name, value)| {
-            check_secret(&format!("the value of header {name:?}"), value, 0, MAX_HEADER_VALUE_BYTES)
+            check_secret(format_args!("the value of header {name:?}"), value, 0, MAX_HEADER_VALUE_BYTES)
         })
     }
 }

@@ -49,7 +49,7 @@ impl Parameter {
     /// [`ErrorKind::Invalid`] if it has more bytes or elements than the protocol can carry.
     pub(crate) fn array<V: Value>(elements: impl IntoIterator<Item = Option<V>>) -> Result<Self> {
         let elements: Vec<_> = elements.into_iter().collect();
-        let mut buffer = BytesMut::new();
+        let mut buffer = BytesMut::with_capacity(32 * elements.len()); // spares most of its growing
         let too_large = || Error::new(ErrorKind::Invalid, "more than one statement can carry; use smaller batches");
         let dimension =
             types::ArrayDimension { len: elements.len().try_into().map_err(|_| too_large())?, lower_bound: 1 };
@@ -83,9 +83,11 @@ impl Parameter {
     }
 
     /// As [`array`](Self::array), but NULL if every element is.
-    pub(crate) fn sparse_array<V: Value>(elements: impl IntoIterator<Item = Option<V>>) -> Result<Self> {
-        let elements: Vec<_> = elements.into_iter().collect();
-        if elements.iter().all(Option::is_none) {
+    pub(crate) fn sparse_array<V: Value>(
+        elements: impl IntoIterator<Item = Option<V>, IntoIter: Clone>,
+    ) -> Result<Self> {
+        let elements = elements.into_iter();
+        if elements.clone().all(|element| element.is_none()) {
             return Ok(Self { type_oid: V::ARRAY_OID, value: None });
         }
         Self::array(elements)

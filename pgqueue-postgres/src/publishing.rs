@@ -56,7 +56,7 @@ pub(crate) fn write(topic: &str, messages: &[NewMessage], ring: bool, is_alone: 
         Parameter::sparse_array(messages.iter().map(NewMessage::key))?,
         Parameter::sparse_array(messages.iter().map(NewMessage::kind))?,
         Parameter::sparse_array(messages.iter().map(tags))?,
-        Parameter::sparse_array(headers)?,
+        Parameter::sparse_array(headers.iter().map(Option::as_deref))?,
         Parameter::sparse_array(messages.iter().map(NewMessage::dedup_id))?,
         Parameter::sparse_array::<SystemTime>(messages.iter().map(at))?,
         Parameter::sparse_array(messages.iter().map(delay))?,
