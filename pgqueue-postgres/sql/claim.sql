@@ -80,6 +80,32 @@ begin
 end
 $$;
 
+-- Where the run begins that may hold messages of a transaction up to `v_id` and after it, or `v_id` if there is none.
+create function pgqueue.run_start(v_topic bigint, v_xact xid8, v_id bigint) returns bigint
+language plpgsql stable
+as $$
+begin
+  return coalesce((
+    select id from pgqueue.log
+    where topic = v_topic and run_end is not null and xact = v_xact and id <= v_id
+    order by topic desc, xact desc, id desc limit 1
+  ), v_id);
+end
+$$;
+
+-- What a topic has after `(v_upto, v_top)` in stable total order, of transactions before `v_before`.
+create function pgqueue.stable_log(v_topic bigint, v_upto xid8, v_top bigint, v_before xid8) returns setof pgqueue.log
+language sql stable
+as $$
+  select l.*
+  from pgqueue.log h
+  cross join lateral (select * from pgqueue.log where topic = v_topic and id between h.id and h.run_end and xact = h.xact offset 0) l
+  where h.topic = v_topic and h.run_end is not null and h.xact < v_before
+    and (h.xact, h.id) >= (v_upto, pgqueue.run_start(v_topic, v_upto, v_top))
+    and (l.xact, l.id) > (v_upto, v_top)
+  order by h.xact, h.id, l.id
+$$;
+
 -- The messages of a lane at or below its top that its cursor could not see and this snapshot can, in order, at most one more
 -- than `v_most`. They are found by their transactions: those in progress then, and those that began before `upto` was drawn.
 create function pgqueue.late_ids(s pgqueue.subscription, v_bucket int, c pgqueue.cursor, v_most int) returns bigint[]
@@ -96,13 +122,13 @@ begin
       -- From one transaction to the next, however many messages each has.
       (
         select xact from pgqueue.log
-        where topic = s.topic and xact >= pg_snapshot_xmax(c.seen) and xact < c.upto
+        where topic = s.topic and run_end is not null and xact >= pg_snapshot_xmax(c.seen) and xact < c.upto
         order by xact limit 1
       )
       union all
       select (
         select l.xact from pgqueue.log l
-        where l.topic = s.topic and l.xact > b.xact and l.xact < c.upto
+        where l.topic = s.topic and l.run_end is not null and l.xact > b.xact and l.xact < c.upto
         order by l.xact limit 1
       )
       from began b
@@ -115,11 +141,19 @@ begin
     select late.id
     from unseen u
     cross join lateral (
-      select l.id from pgqueue.log l
-      where l.topic = s.topic and l.xact = u.xact and l.id > coalesce(c.late_after, 0) and l.id <= c.top
+      select l.id
+      from pgqueue.log h
+      -- One by one: of a log that it takes to be small, the planner would rather read all.
+      cross join lateral (
+        select * from pgqueue.log
+        where topic = s.topic and id between greatest(h.id, c.late_after + 1) and least(h.run_end, c.top) and xact = u.xact
+        offset 0
+      ) l
+      where h.topic = s.topic and h.run_end is not null and h.xact = u.xact and h.id <= c.top
+        and h.id >= case when c.late_after is null then 0 else pgqueue.run_start(s.topic, u.xact, c.late_after) end
         and (v_bucket is null or l.bucket = v_bucket)
         and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, v_conditions, l.key, l.kind, l.tags, l.payload)
-      order by l.xact, l.id limit v_most::bigint + 1
+      order by h.xact, h.id, l.id limit v_most::bigint + 1
     ) late
     -- Whoever is still at work is not looked for: the messages may be many.
     where pg_visible_in_snapshot(u.xact, coalesce(c.late_seen, pg_current_snapshot()))
@@ -232,9 +266,8 @@ begin
     select l.id, l.xact,
            (c.late_seen is null or not pg_visible_in_snapshot(l.xact, c.late_seen))
              and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, v_conditions, l.key, l.kind, l.tags, l.payload) as is_selected
-    from pgqueue.log l
-    where l.topic = s.topic and (l.xact, l.id) > (c.upto, c.top) and l.xact < v_xmin
-    order by l.xact, l.id limit v_examines
+    from pgqueue.stable_log(s.topic, c.upto, c.top, v_xmin) l
+    limit v_examines
   loop
     if m.is_selected and (cardinality(v_ids) = v_most or m.id < v_ids[cardinality(v_ids)]) then
       v_is_end := false;
@@ -348,13 +381,15 @@ declare
 begin
   return (
       select true from pg_snapshot_xip(c.seen) u (xact)
-      cross join lateral (select from pgqueue.log where topic = s.topic and xact = u.xact order by xact, id limit 1) l
+      cross join lateral (
+        select from pgqueue.log where topic = s.topic and run_end is not null and xact = u.xact order by xact, id limit 1
+      ) l
       where pg_visible_in_snapshot(u.xact, v_sees) -- those that are still at work may be many
       limit 1
     )
     or (
       select true from pgqueue.log
-      where topic = s.topic and xact >= pg_snapshot_xmax(c.seen) and xact < c.upto
+      where topic = s.topic and run_end is not null and xact >= pg_snapshot_xmax(c.seen) and xact < c.upto
       order by xact, id limit 1
     );
 end
@@ -694,7 +729,9 @@ begin
     -- What waits for others to end comes when they do, though nobody rings.
     v_writers := v_writers or (
       v_is_stable and exists (
-        select from pgqueue.log where topic = s.topic and xact >= pg_snapshot_xmin(pg_current_snapshot()) order by xact, id limit 1
+        select from pgqueue.log
+        where topic = s.topic and run_end is not null and xact >= pg_snapshot_xmin(pg_current_snapshot())
+        order by xact, id limit 1
       )
     );
     v_waits_until := least(v_waits_until, (

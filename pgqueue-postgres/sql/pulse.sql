@@ -31,11 +31,7 @@ begin
 
   -- Not by `exists`, which forgets the order that leads to the index.
   if v_is_stable then
-    return (
-      select true from pgqueue.log
-      where topic = s.topic and (xact, id) > (c.upto, c.top) and xact < pg_snapshot_xmin(pg_current_snapshot())
-      order by xact, id limit 1
-    );
+    return (select true from pgqueue.stable_log(s.topic, c.upto, c.top, pg_snapshot_xmin(pg_current_snapshot())) limit 1);
   end if;
   -- Also what is for others: until this lane has passed it, it is kept.
   return (select true from pgqueue.log where topic = s.topic and id > c.top order by id limit 1) or pgqueue.has_latecomers(s, c);

@@ -110,7 +110,16 @@ begin
     end loop;
   end loop;
 
-  update pgqueue.log set xact = v_last where xact > v_last;
+  -- What were runs of several transactions are runs of one, which follow each other.
+  update pgqueue.log l
+  set xact = v_last, run_end = r.run_end
+  from (
+    select topic, id, case when row_number() over w % 128 = 1 then last_value(id) over (w rows between current row and 127 following) end as run_end
+    from pgqueue.log
+    where xact >= v_last
+    window w as (partition by topic order by id)
+  ) r
+  where l.topic = r.topic and l.id = r.id;
   update pgqueue.kept set xact = v_last where xact > v_last;
   -- What starts after one of these gets more than it has to, and misses nothing.
   update pgqueue.lease set place = v_place where place is not null;

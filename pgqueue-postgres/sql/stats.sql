@@ -55,9 +55,8 @@ declare
 begin
   return array(
     select l.id from (
-      select * from pgqueue.log
-      where topic = s.topic and (xact, id) > (c.upto, c.top)
-      order by xact, id limit case when s.selector is null then v_most else 10000 end
+      select * from pgqueue.stable_log(s.topic, c.upto, c.top, '18446744073709551615')
+      limit case when s.selector is null then v_most else 10000 end
     ) l
     where (c.late_seen is null or not pg_visible_in_snapshot(l.xact, c.late_seen))
       and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, v_conditions, l.key, l.kind, l.tags, l.payload)
@@ -123,9 +122,9 @@ begin
              where o.subscription = s.id and o.beat_at > clock_timestamp() - o.lease_ms * interval '1 millisecond'
            ),
            (
-             select count(*) from pgqueue.log l
-             where s.ordering = 'stable total' and l.topic = s.topic and l.xact >= pg_snapshot_xmin(pg_current_snapshot())
-               and l.id in (select id from fresh)
+             select count(*) from fresh w
+             join pgqueue.log l on l.topic = s.topic and l.id = w.id
+             where s.ordering = 'stable total' and l.xact >= pg_snapshot_xmin(pg_current_snapshot())
            ),
            coalesce((select sum((c).cut) from newest), 0)::bigint
     from fresh f;

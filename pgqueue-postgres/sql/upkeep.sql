@@ -235,6 +235,13 @@ begin
 end
 $$;
 
+-- What is left of a run whose first messages were deleted.
+create type pgqueue.rest_of_run as (
+  xact    xid8,
+  after   bigint,                                  -- the last that was deleted
+  run_end bigint
+);
+
 -- Deletes from the log what every subscription has passed and its retention does not keep. Returns how many messages.
 create function pgqueue.trim(v_most int default 5000) returns int
 language plpgsql security definer
@@ -253,6 +260,7 @@ declare
   v_excess bigint;
   v_old timestamptz;
   v_gone record;
+  v_run record;
   v_total int := 0;
   v_upto constant xid8 := pgqueue.upto_if_drawn();
   v_beginnings pgqueue.beginning[];
@@ -327,7 +335,7 @@ begin
     end if;
     v_old := pgqueue.too_old(t);
 
-    -- By their places, which hold: messages are never updated, and nobody else deletes them.
+    -- By their places, which hold: nobody else deletes or updates messages.
     with gone as (
       delete from pgqueue.log where ctid = any (array(
         select m.ctid
@@ -349,15 +357,34 @@ begin
         ) m
         where t.id is null or m.id <= v_excess or m.published_at <= v_old
       ))
-      returning id, xact, length(payload) as size
+      returning id, xact, run_end, length(payload) as size
     ), known as (
       select gone.*, id <= e.top and pg_visible_in_snapshot(xact, e.seen) as is_counted
       from gone left join pgqueue.extent e on e.topic = v_topic
     )
     select count(*) as messages, max(id) as last, array(select distinct xact from gone order by xact desc limit 101) as xacts,
-           count(*) filter (where is_counted) as counted, sum(size) filter (where is_counted) as bytes
+           count(*) filter (where is_counted) as counted, sum(size) filter (where is_counted) as bytes,
+           (
+             -- Runs of which some are left.
+             select array_agg((xact, last, run_end)::pgqueue.rest_of_run)
+             from (
+               select xact, max(id) as last, run_end
+               from (select id, xact, max(run_end) over (partition by xact order by id) as run_end from gone) g
+               group by xact, run_end
+             ) r
+             where last < run_end
+           ) as rests
       into v_gone
       from known;
+    -- What is left of a run begins with its first.
+    for v_run in select * from unnest(v_gone.rests) loop
+      update pgqueue.log set run_end = v_run.run_end
+      where topic = v_topic and id = (
+        select id from pgqueue.log
+        where topic = v_topic and id > v_run.after and id <= v_run.run_end and xact = v_run.xact
+        order by id limit 1
+      );
+    end loop;
     if v_gone.messages > 0 and t.id is not null then
       insert into pgqueue.extent as e (topic, gone_top, gone_seen, gone_upto, trimmed_id, trimmed)
       values (v_topic, (b.gone).top, (b.gone).seen, coalesce((b.gone).upto, v_upto, pg_current_xact_id()), v_gone.last, v_gone.xacts)

@@ -21,7 +21,7 @@ const CALLERS_RIGHTS: [(&str, &str); 2] = [
 
 /// What has no names of its own pinned: the settings of whoever calls it hold, which spares each call a change of settings. None of
 /// it may be called by a role, but what is listed above.
-const CALLERS_NAMES: [&str; 49] = [
+const CALLERS_NAMES: [&str; 52] = [
     "activate",
     "beginnings",
     "bucket",
@@ -63,11 +63,14 @@ const CALLERS_NAMES: [&str; 49] = [
     "parsed",
     "payload_json",
     "promising_lanes",
+    "run_end",
+    "run_start",
     "selects",
     "set_out",
     "shorten",
     "split",
     "stable_ids",
+    "stable_log",
     "stable_place",
     "start",
     "too_old",

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use pgqueue_tests::OUTSIDE_OF_RUNS;
+
 use crate::world::World;
 
 /// The messages that are left in the log, each with whether the cursor of its lane says that it was handed out.
@@ -23,6 +25,14 @@ const PASSED: &str = "
     join pgqueue.log l on l.topic = s.topic and case s.ordering when 'by key' then l.bucket = c.lane else true end";
 
 impl World<'_> {
+    /// Every message is in a run, by which latecomers are found.
+    pub(crate) async fn runs_hold_every_message(&self) -> Result<(), String> {
+        match self.control.ask(OUTSIDE_OF_RUNS).await?[0][0].as_deref() {
+            Some("0") => Ok(()),
+            astray => Err(format!("in no run or in several: {astray:?}")),
+        }
+    }
+
     /// Compares what the cursors say with what was handed out, while every call has ended or waits in the midst of its transaction.
     pub(crate) async fn cursors_say_what_was_handed_out(&self) -> Result<(), String> {
         let mut passed: HashMap<i64, BTreeSet<i64>> = HashMap::new();

@@ -11,16 +11,16 @@ pub(crate) struct Sabotage {
     pub(crate) edits: &'static [(&'static str, &'static str)],
 }
 
-pub(crate) const SABOTAGES: [Sabotage; 22] = [
+pub(crate) const SABOTAGES: [Sabotage; 25] = [
     Sabotage {
         name: "nothing tells of latecomers that were in progress",
-        seed: 0,
+        seed: 4,
         function: "has_latecomers",
         edits: &[("from pg_snapshot_xip(c.seen) u (xact)", "from unnest('{}'::xid8[]) u (xact)")],
     },
     Sabotage {
         name: "nothing tells of latecomers that began after the snapshot's last",
-        seed: 7,
+        seed: 10,
         function: "has_latecomers",
         edits: &[("xact >= pg_snapshot_xmax(c.seen) and xact < c.upto", "false")],
     },
@@ -91,7 +91,7 @@ pub(crate) const SABOTAGES: [Sabotage; 22] = [
     },
     Sabotage {
         name: "seen is of a later statement",
-        seed: 0,
+        seed: 2,
         function: "look",
         edits: &[
             ("           pg_current_snapshot()\n", "           null::pg_snapshot\n"),
@@ -100,7 +100,7 @@ pub(crate) const SABOTAGES: [Sabotage; 22] = [
     },
     Sabotage {
         name: "seen is of an earlier statement",
-        seed: 0,
+        seed: 1,
         function: "look",
         edits: &[
             ("loop\n", "loop\nselect pg_current_snapshot() into v_seen;\n"),
@@ -136,7 +136,7 @@ pub(crate) const SABOTAGES: [Sabotage; 22] = [
     },
     Sabotage {
         name: "trimming forgets the leases",
-        seed: 10,
+        seed: 11,
         function: "trim",
         edits: &[("where subscription = s.id and not kept", "where subscription = s.id and false")],
     },
@@ -151,7 +151,7 @@ pub(crate) const SABOTAGES: [Sabotage; 22] = [
     },
     Sabotage {
         name: "a look of a part passes its last",
-        seed: 0,
+        seed: 6,
         function: "fresh_ids",
         edits: &[("id > v_after and id <= v_end", "id > v_after and id < v_end"); 2],
     },
@@ -163,8 +163,26 @@ pub(crate) const SABOTAGES: [Sabotage; 22] = [
     },
     Sabotage {
         name: "trimming forgets the latecomers",
-        seed: 0,
+        seed: 3,
         function: "trim",
         edits: &[("(xact < v_xmin or", "(true or")],
+    },
+    Sabotage {
+        name: "trimming leaves runs without a beginning",
+        seed: 16,
+        function: "trim",
+        edits: &[("where last < run_end", "where false")],
+    },
+    Sabotage {
+        name: "the rest of a run of latecomers is forgotten",
+        seed: 34,
+        function: "late_ids",
+        edits: &[("pgqueue.run_start(s.topic, u.xact, c.late_after)", "c.late_after")],
+    },
+    Sabotage {
+        name: "the rest of a run in stable total order is forgotten",
+        seed: 1,
+        function: "stable_log",
+        edits: &[("pgqueue.run_start(v_topic, v_upto, v_top)", "v_top")],
     },
 ];
