@@ -116,6 +116,12 @@ declare
 begin
   if pg_snapshot_xmin(c.seen) >= c.upto then
     return '{}';                                   -- nobody was at work
+  elsif (
+    select true from pgqueue.log
+    where topic = s.topic and run_end is not null and xact >= pg_snapshot_xmin(c.seen) and xact < c.upto
+    order by xact limit 1
+  ) is null then
+    return '{}';                                   -- whoever was did not publish; to know that takes a tenth of what follows
   end if;
   return array(
     with recursive began (xact) as (
@@ -324,7 +330,7 @@ begin
   end if;
 
   with ready as (
-    select id, ready_at, cardinality(ids) as size from pgqueue.lease
+    select id, ready_at, pgqueue.count_ids(ids) as size from pgqueue.lease
     where subscription = s.id and lane < 0 and ready_at is not null and ready_at <= v_now and suspect = v_suspect
     order by subscription, ready_at, id
     limit case v_suspect when 0 then v_most when 1 then least(v_most, 16) else 1 end
@@ -361,13 +367,14 @@ create function pgqueue.split(l pgqueue.lease, v_most int) returns void
 language plpgsql
 as $$
 begin
-  if cardinality(l.ids) <= v_most then
+  if pgqueue.count_ids(l.ids) <= v_most then
     return;
   end if;
+  l.ids := pgqueue.unpacked(l.ids);
   insert into pgqueue.lease (subscription, lane, rank, claimed_at, ready_at, kept, ids, place, prior, delivered_at, requeued_at)
   values (l.subscription, l.lane, case when l.rank = l.ids[1] then l.ids[v_most + 1] else l.rank end, l.claimed_at, l.ready_at, l.kept,
-          l.ids[v_most + 1:], l.place, l.prior[v_most + 1:], l.delivered_at, l.requeued_at);
-  update pgqueue.lease set ids = l.ids[:v_most], prior = l.prior[:v_most] where id = l.id;
+          pgqueue.packed(l.ids[v_most + 1:]), l.place, l.prior[v_most + 1:], l.delivered_at, l.requeued_at);
+  update pgqueue.lease set ids = pgqueue.packed(l.ids[:v_most]), prior = l.prior[:v_most] where id = l.id;
 end
 $$;
 
@@ -584,7 +591,7 @@ begin
       if l.rank <= c.top or (l.id is not null and v_is_stable) then
         -- What is first in its lane goes first, or nothing does.
         if l.ready_at <= v_now and (l.suspect = 0 or (v_suspects and v_left = v_most)) then
-          v_size := least(v_left, cardinality(l.ids));
+          v_size := least(v_left, pgqueue.count_ids(l.ids));
           v_retries := v_retries || l.id;
           v_sizes := v_sizes || v_size;
           v_left := v_left - v_size;
@@ -604,7 +611,7 @@ begin
       v_found := v_found || v_looked;
     elsif l.ready_at <= v_now and not (v_looked).more then
       -- Nothing is left before a message that was redriven.
-      v_size := least(v_left, cardinality(l.ids));
+      v_size := least(v_left, pgqueue.count_ids(l.ids));
       v_retries := v_retries || l.id;
       v_sizes := v_sizes || v_size;
       v_left := v_left - v_size;
@@ -645,14 +652,14 @@ begin
         -- Without an order in several leases: an answer to some of one writes down anew what is left of it. Each has whole batches.
         v_size := cardinality((v_looked).ids);
         if c.lane < 0 then
-          v_size := least(v_size, s.batch * greatest(1, 128 / s.batch));
+          v_size := least(v_size, s.batch * greatest(1, 200 / s.batch));
         end if;
         v_place := case when not v_is_stable then concat_ws('-', v_xact, coalesce(c.late_seen, c.seen), (v_looked).before) || pgqueue.era_mark(v_era) end;
         v_leases := '{}';
         v_firsts := '{}';
         for n in 1 .. cardinality((v_looked).ids) by v_size loop
           insert into pgqueue.lease (subscription, lane, rank, token, owner, claimed_at, alone, ids, place)
-          values (s.id, c.lane, (v_looked).ids[n], v_token, v_owner, v_now, v_alone, (v_looked).ids[n:n + v_size - 1], v_place)
+          values (s.id, c.lane, (v_looked).ids[n], v_token, v_owner, v_now, v_alone, pgqueue.packed((v_looked).ids[n:n + v_size - 1]), v_place)
           returning v_leases || id, v_firsts || ids[1] into v_leases, v_firsts;
         end loop;
         if (v_looked).before is not null or s.selector is not null or v_is_stable or (s.ordering = 'by key' and c.lane < 0) then
@@ -711,7 +718,7 @@ begin
              m.published_at, m.key, m.kind, m.tags, m.headers::text, m.payload,
              null::boolean, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
       from pgqueue.lease h
-      cross join lateral unnest(h.ids) with ordinality u (id, n)
+      cross join lateral unnest(pgqueue.unpacked(h.ids)) with ordinality u (id, n)
       -- One by one: of a log that was small when it planned this, the planner would rather read all.
       cross join lateral (select * from pgqueue.log where topic = s.topic and id = u.id offset 0) m
       where h.id = any (v_held) and not h.kept
@@ -721,7 +728,7 @@ begin
              m.published_at, m.key, m.kind, m.tags, m.headers::text, m.payload,
              null::boolean, null::boolean, null::boolean, null::bigint, null::int, null::int, null::bigint
       from pgqueue.lease h
-      cross join lateral unnest(h.ids) with ordinality u (id, n)
+      cross join lateral unnest(pgqueue.unpacked(h.ids)) with ordinality u (id, n)
       cross join lateral (select * from pgqueue.kept where subscription = s.id and id = u.id offset 0) m
       where h.id = any (v_held) and h.kept
       order by h.id, u.n;

@@ -51,11 +51,12 @@ declare
   v_attempt int;
   v_dead text;
 begin
-  perform pgqueue.absorb(l, l.ids);
+  perform pgqueue.absorb(l, pgqueue.unpacked(l.ids));
   select * into l from pgqueue.lease where id = l.id;
   if not found then
     return null;
   end if;
+  l.ids := pgqueue.unpacked(l.ids);
 
   if not v_died then
     update pgqueue.lease set token = null, owner = null, ready_at = clock_timestamp(), alone = false where id = l.id;

@@ -12,7 +12,7 @@ begin
     -- A run ascends. The last one ends with the ids.
     if v_run <> '{}' and (v_id is null or v_id < v_run[cardinality(v_run)] or cardinality(v_run) = 1000) then
       insert into pgqueue.lease (subscription, lane, rank, claimed_at, ready_at, ids, place)
-      values (c.subscription, c.lane, coalesce(v_rank, v_run[1]), clock_timestamp(), clock_timestamp(), v_run, v_place);
+      values (c.subscription, c.lane, coalesce(v_rank, v_run[1]), clock_timestamp(), clock_timestamp(), pgqueue.packed(v_run), v_place);
       v_rank := v_rank + 1;
       v_run := '{}';
     end if;

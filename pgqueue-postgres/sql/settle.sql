@@ -84,6 +84,7 @@ declare
   v_left bigint[];
   v_prior int[];                                   -- null, as that of the lease is
 begin
+  l.ids := pgqueue.unpacked(l.ids);
   if cardinality(v_ids)::bigint * cardinality(l.ids) <= 10000 then
     v_left := array(select u.id from unnest(l.ids) u (id) where u.id <> all (v_ids));
     if l.prior is not null then
@@ -96,7 +97,7 @@ begin
     delete from pgqueue.lease where id = l.id;
   elsif cardinality(v_left) < cardinality(l.ids) then
     update pgqueue.lease
-    set ids = v_left, prior = v_prior,
+    set ids = pgqueue.packed(v_left), prior = v_prior,
         rank = case when l.rank = l.ids[1] then v_left[1] else l.rank end
     where id = l.id;
   end if;
@@ -104,8 +105,7 @@ end
 $$;
 
 -- Settles whole leases that are done, and single messages: 0 = OK, 1 = requeue, 2 = reject, 3 = release, as if never handed
--- out. Returns what was refused, because somebody else has it by now: the lease by the token that was wrong, and the message or
--- null for all of it; and what was given up.
+-- out. Returns the leases that somebody else has by now, by the token that was wrong, whose answers were refused; and what was given up.
 create function pgqueue.settle(
   v_subscription bigint,
   v_done         bigint[],
@@ -117,10 +117,11 @@ create function pgqueue.settle(
   v_deliveries   int[],                            -- what was delivered together comes back together
   v_delays_ms    bigint[],                         -- null: by the backoff
   v_reasons      text[],
-  v_ring         boolean default true              -- false: the caller takes itself what a lane held back that is free now; if it
+  v_ring         boolean default true,             -- false: the caller takes itself what a lane held back that is free now; if it
                                                    -- cannot, it calls again, with nothing to settle
+  v_lasts        bigint[] default null             -- for an OK to several: the last of those that begin with its id
 )
-returns table (refused_lease bigint, refused_token uuid, refused_id bigint, dead_id text)
+returns table (refused_lease bigint, refused_token uuid, dead_id text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -137,6 +138,7 @@ declare
   v_gone bigint[];
   v_gone_tokens uuid[];
   v_kept bigint[];
+  v_answered bigint[];
   v_rings_for_lanes boolean;
   v_rings boolean := false;
 begin
@@ -154,7 +156,7 @@ begin
       where h.id = d.id and h.token = d.token
       returning h.id, h.token, h.kept, h.ids
     )
-    select array_agg(id), array_agg(token), (select array_agg(u.id) from gone g cross join unnest(g.ids) u (id) where g.kept)
+    select array_agg(id), array_agg(token), (select array_agg(u.id) from gone g cross join unnest(pgqueue.unpacked(g.ids)) u (id) where g.kept)
       into v_gone, v_gone_tokens, v_kept
       from gone;
     if v_kept is not null then
@@ -162,32 +164,44 @@ begin
       delete from pgqueue.kept where subscription = s.id and id = any (v_kept);
     end if;
     return query
-      select d.id, d.token, null::bigint, null::text from unnest(v_done, v_done_tokens) d (id, token)
+      select d.id, d.token, null::text from unnest(v_done, v_done_tokens) d (id, token)
       where not exists (select from unnest(v_gone, v_gone_tokens) g (id, token) where g.id = d.id and g.token = d.token);
     v_rings := v_rings_for_lanes;                  -- the next of the lane may go
   end if;
 
   for a in
     -- Each lease with its own answers: looking for them among all would take the square of their number.
-    select u.lease, u.token, array_agg(u.id order by u.id) as ids, array_agg(u.verdict order by u.id) as verdicts,
+    select u.lease, u.token, array_agg(u.id order by u.id) as ids, array_agg(coalesce(u.last, u.id) order by u.id) as lasts,
+           array_agg(u.verdict order by u.id) as verdicts,
            array_agg(u.delivery order by u.id) as deliveries, array_agg(u.delay_ms order by u.id) as delays_ms,
            array_agg(u.reason order by u.id) as reasons, bool_or(u.verdict <> 0) as is_mixed,
            bool_or(u.verdict in (1, 3)) as comes_back
-    from unnest(v_leases, v_tokens, v_ids, v_verdicts, v_deliveries, v_delays_ms, v_reasons)
-      u (lease, token, id, verdict, delivery, delay_ms, reason)
+    from unnest(v_leases, v_tokens, v_ids, v_verdicts, v_deliveries, v_delays_ms, v_reasons, v_lasts)
+      u (lease, token, id, verdict, delivery, delay_ms, reason, last)
     group by u.lease, u.token
     order by u.lease
   loop
     select * into l from pgqueue.lease where id = a.lease and token = a.token for no key update;
     if not found then
-      return query select a.lease, a.token, u.id, null::text from unnest(a.ids) u (id);
+      return query select a.lease, a.token, null::text;
       continue;
     end if;
+    if not a.is_mixed and cardinality(a.ids) = 1 and a.ids[1] = l.ids[1] and a.lasts[1] < -l.ids[2] and l.prior is null and not l.kept then
+      -- The first of several that follow each other, as most answers are: what is left need not be looked at.
+      update pgqueue.lease
+      set ids = array[a.lasts[1] + 1, l.ids[2]], rank = case when l.rank = l.ids[1] then a.lasts[1] + 1 else l.rank end
+      where id = l.id;
+      continue;
+    end if;
+    l.ids := pgqueue.unpacked(l.ids);
+    v_answered := array(
+      select generate_series(greatest(u.first, l.ids[1]), least(u.last, l.ids[cardinality(l.ids)])) from unnest(a.ids, a.lasts) u (first, last)
+    );
 
     if a.is_mixed then
       -- What is given up.
       return query
-        select null::bigint, null::uuid, null::bigint,
+        select null::bigint, null::uuid,
                pgqueue.bury(s, l, array_agg(u.id order by u.id), array_agg(u.attempt order by u.id), array_agg(u.reason order by u.id))
         from (
           select u.id, u.verdict, h.attempt, coalesce(u.reason, 'given up after ' || h.attempt || ' attempts') as reason
@@ -204,7 +218,7 @@ begin
       select l.subscription, l.lane, case when l.rank = l.ids[1] then min(u.id) else l.rank end, v_now,
              v_now + max(case when u.verdict = 3 then interval '0'
                               else coalesce(u.delay_ms * interval '1 millisecond', pgqueue.backoff(s, u.attempt)) end),
-             case when u.verdict = 3 then l.suspect else 0 end, l.kept, array_agg(u.id order by u.id), l.place,
+             case when u.verdict = 3 then l.suspect else 0 end, l.kept, pgqueue.packed(array_agg(u.id order by u.id)), l.place,
              nullif(array_agg(case when u.verdict = 3 then u.attempt - 1 else u.attempt end order by u.id), array_fill(0, array[count(*)::int])),
              case when u.verdict = 3 then l.delivered_at else l.claimed_at end,
              case when u.verdict = 3 then l.requeued_at else v_now end
@@ -220,11 +234,11 @@ begin
 
     if l.kept then
       delete from pgqueue.kept k
-      using unnest(a.ids, a.verdicts) u (id, verdict)
-      where u.verdict = 0 and k.subscription = s.id and k.id = u.id;
+      using unnest(a.ids, a.lasts, a.verdicts) u (first, last, verdict)
+      where u.verdict = 0 and k.subscription = s.id and k.id between u.first and u.last and k.id = any (l.ids);
     end if;
-    perform pgqueue.shorten(l, a.ids);
-    v_rings := v_rings or a.comes_back or (v_rings_for_lanes and a.ids @> l.ids);
+    perform pgqueue.shorten(l, v_answered);
+    v_rings := v_rings or a.comes_back or (v_rings_for_lanes and v_answered @> l.ids);
   end loop;
 
   if v_rings then
@@ -244,7 +258,7 @@ set plan_cache_mode = force_generic_plan
 as $$
 begin
   -- Shared, so that the handlers of one run do not wait for each other; nobody takes the lease over meanwhile.
-  perform from pgqueue.lease where id = v_lease and token = v_token and ids @> v_ids for key share;
+  perform from pgqueue.lease where id = v_lease and token = v_token and pgqueue.unpacked(ids) @> v_ids for key share;
   if not found then
     return null;
   end if;

@@ -100,8 +100,8 @@ begin
       ) f (id)
       order by f.id limit v_most + 1
     ), held as (
-      select sum(cardinality(ids)) filter (where ready_at is null) as in_flight,
-             sum(cardinality(ids)) filter (where ready_at is not null) as retrying,
+      select sum(pgqueue.count_ids(ids)) filter (where ready_at is null) as in_flight,
+             sum(pgqueue.count_ids(ids)) filter (where ready_at is not null) as retrying,
              min(ids[1]) as first
       from pgqueue.lease where subscription = s.id
     )

@@ -134,7 +134,7 @@ create table pgqueue.lease (
   suspect      int not null default 0,             -- how often its holder died, up to 2: then it is handed out with few others, then alone
   alone        boolean not null default false,     -- its claim handed out nothing else
   kept         boolean not null default false,     -- its messages are in `kept`, not in `log`
-  ids          bigint[] not null,                  -- ascending
+  ids          bigint[] not null,                  -- ascending; of several that follow each other, the first, and the last negated: see `packed`
   place        text,                               -- what makes positions of the ids: see `start`; null in stable total order
   prior        int[],                              -- how often each was delivered before; null: never
   delivered_at timestamptz,                        -- when it was last handed out before
@@ -143,6 +143,26 @@ create table pgqueue.lease (
 );
 -- Not compressed: of a thousand ids that takes longer than all else that a claim does.
 alter table pgqueue.lease alter column ids set storage external;
+
+-- The ids of a lease as they are kept: a tenth of what a claim and the answers to it write, where none is missing between.
+create function pgqueue.packed(v_ids bigint[]) returns bigint[]
+language sql immutable parallel safe
+return case when cardinality(v_ids) > 1 and v_ids[cardinality(v_ids)] - v_ids[1] = cardinality(v_ids) - 1
+            then array[v_ids[1], -v_ids[cardinality(v_ids)]] else v_ids end;
+
+-- The ids of a lease one by one.
+create function pgqueue.unpacked(v_ids bigint[]) returns bigint[]
+language plpgsql immutable parallel safe
+as $$
+begin
+  return case when v_ids[2] < 0 then array(select generate_series(v_ids[1], -v_ids[2])) else v_ids end;
+end
+$$;
+
+-- How many ids a lease has.
+create function pgqueue.count_ids(v_ids bigint[]) returns bigint
+language sql immutable parallel safe
+return case when v_ids[2] < 0 then 1 - v_ids[2] - v_ids[1] else cardinality(v_ids) end;
 -- Those by which work is looked for have no lease in hand, or are entered beyond what the work left behind.
 create index lease_ready on pgqueue.lease (subscription, ready_at, id) where ready_at is not null and lane < 0;
 create index lease_lane on pgqueue.lease (subscription, lane, id) where lane >= 0;

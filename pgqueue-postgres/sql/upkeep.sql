@@ -39,7 +39,7 @@ begin
       order by subscription, ids[1] limit 100 - v_kept
       for no key update skip locked
     loop
-      perform pgqueue.keep(l.subscription, l.ids);
+      perform pgqueue.keep(l.subscription, pgqueue.unpacked(l.ids));
       update pgqueue.lease set kept = true where id = l.id;
       v_kept := v_kept + 1;
     end loop;

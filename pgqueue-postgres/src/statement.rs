@@ -7,7 +7,7 @@ pub(crate) const CLAIM: &str = "\
            payload, busy, more, writers, wait_ms, batch, prefetch, lease_ms \
     from pgqueue.claim($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
-pub(crate) const SETTLE: &str = "select refused_lease, refused_token, refused_id, dead_id from pgqueue.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+pub(crate) const SETTLE: &str = "select refused_lease, refused_token, dead_id from pgqueue.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 
 /// Settles nothing, and rings for lanes that were freed without.
 pub(crate) const RING: &str = "select pgqueue.settle($1, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')";

@@ -38,6 +38,7 @@ on_both_clients!(
     long_run_without_order_is_in_hand_in_pieces,
     pieces_of_a_long_run_have_whole_batches,
     batch_may_be_as_large_as_any,
+    answers_to_ranges_leave_exactly_the_rest,
 );
 
 /// A lease, and how late a claim is answered: a beat comes every third of the lease.
@@ -257,7 +258,7 @@ async fn what_a_prepared_transaction_published_comes_when_it_commits() {
 }
 
 /// How many messages the leases have, in order.
-const PIECES: &str = "select string_agg(cardinality(ids)::text, ' ' order by ids[1]) from pgqueue.lease";
+const PIECES: &str = "select string_agg(pgqueue.count_ids(ids)::text, ' ' order by ids[1]) from pgqueue.lease";
 
 async fn long_run_without_order_is_in_hand_in_pieces<C: Client>() {
     let (database, queue) = queue::<C>().await;
@@ -266,19 +267,19 @@ async fn long_run_without_order_is_in_hand_in_pieces<C: Client>() {
     publish_numbers(&queue, 1..301).await;
     let mut run = take(&mut stream, 300).await;
     assert_eq!(run.iter().map(number).collect::<Vec<_>>(), (1..301).collect::<Vec<_>>());
-    assert_eq!(database.sql(PIECES).await.unwrap(), "128 128 44");
+    assert_eq!(database.sql(PIECES).await.unwrap(), "200 100");
     // Each position is one to start from, wherever its piece begins.
-    for at in [0, 127, 128, 299] {
+    for at in [0, 199, 200, 299] {
         let name = format!("after {at}");
         let start = Start::After(run[at].message().position().clone());
         queue.insert_subscription(&Subscription::new(&name, "orders").with_start(start)).await.unwrap();
         assert_eq!(queue.stats(&name).await.unwrap().waiting, 299 - at as u64);
     }
-    for delivery in run.drain(120..140) {
+    for delivery in run.drain(190..210) {
         delivery.ok().await.unwrap();
     }
-    assert_eq!(database.sql(PIECES).await.unwrap(), "120 116 44");
-    let back = run.remove(200);
+    assert_eq!(database.sql(PIECES).await.unwrap(), "190 90");
+    let back = run.remove(220);
     let requeued = number(&back);
     back.settle(Ack::requeue_after(Duration::ZERO)).await.unwrap();
     let again = next(&mut stream).await;
@@ -297,11 +298,40 @@ async fn pieces_of_a_long_run_have_whole_batches<C: Client>() {
     publish_numbers(&queue, 0..300).await;
     let batches = take(&mut stream, 6).await;
     assert!(batches.iter().all(|batch| batch.messages().len() == 50));
-    assert_eq!(database.sql(PIECES).await.unwrap(), "100 100 100");
+    assert_eq!(database.sql(PIECES).await.unwrap(), "200 100");
     for batch in batches {
         batch.ok().await.unwrap();
     }
     assert_eq!(database.sql(PIECES).await.unwrap(), "");
+}
+
+async fn answers_to_ranges_leave_exactly_the_rest<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    queue.insert_subscription(&invoices()).await.unwrap();
+    publish_numbers(&queue, 1..11).await;
+    let token = "00000000-0000-0000-0000-000000000001";
+    let claim = format!("select count(id) from pgqueue.claim(1, '{token}', '{token}', 10, false, true, 0, false)");
+    assert_eq!(database.sql(&claim).await.unwrap(), "10");
+    // One by one, and as they are kept.
+    let left = "select coalesce(max((select string_agg((id - f)::text, ' ') from unnest(pgqueue.unpacked(ids)) id) || ' in ' || cardinality(ids)), '')
+        from pgqueue.lease, (select min(id) - 1 as f from pgqueue.log) f";
+    for (first, last, rest) in [
+        (1, 3, "4 5 6 7 8 9 10 in 2"),
+        (5, 6, "4 7 8 9 10 in 5"),
+        (11, 20, "4 7 8 9 10 in 5"),
+        (4, 4, "7 8 9 10 in 2"),
+        (2, 8, "9 10 in 2"),
+        (9, 9, "10 in 2"),
+        (1, 1_000_000_000, ""),
+    ] {
+        let settle = format!(
+            "select count(*) from pgqueue.lease l, (select min(id) - 1 as f from pgqueue.log) f,
+             pgqueue.settle(1, '{{}}', '{{}}', array[l.id], array['{token}'::uuid], array[f + {first}], '{{0}}', '{{0}}', array[0], array[null],
+                            v_lasts => array[f + {last}])"
+        );
+        assert_eq!(database.sql(&settle).await.unwrap(), "0", "nothing is refused");
+        assert_eq!(database.sql(left).await.unwrap(), rest, "{first} to {last}");
+    }
 }
 
 async fn batch_may_be_as_large_as_any<C: Client>() {

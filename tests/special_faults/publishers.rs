@@ -202,7 +202,8 @@ async fn giant_transaction_is_handed_out_claim_by_claim() {
     while let Some(answer) = answers.next().await {
         answer.unwrap();
     }
-    let largest = "select max(cardinality(ids)) <= 2000 and sum(cardinality(ids)) <= 6000 from pgqueue.lease";
+    let largest =
+        "select max(pgqueue.count_ids(ids)) <= 2000 and sum(pgqueue.count_ids(ids)) <= 6000 from pgqueue.lease";
     assert_eq!(database.sql(largest).await.unwrap(), "t");
     held.ok().await.unwrap();
     drop(stream);

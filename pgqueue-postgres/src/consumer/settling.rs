@@ -150,12 +150,10 @@ fn unknown(error: Error) -> Error {
         .with_source(error)
 }
 
-/// What the server refused: whole leases, and single messages.
-type Refused = HashSet<(LeaseId, Option<i64>)>;
-
 /// What became of the answers that were sent.
 struct Settled {
-    refused: Refused,
+    /// The leases that are somebody else's by now.
+    refused: HashSet<LeaseId>,
     /// Whether whoever sleeps was rung for, if a lane is free.
     rang: bool,
 }
@@ -177,37 +175,60 @@ async fn send<C: Client>(consumer: &Arc<Consumer<C>>, answers: &[Answer]) -> Res
         let mut done: Vec<_> = done.into_keys().collect();
         done.sort_unstable();
 
-        let single = answers.iter().enumerate().filter(|(_, answer)| done.binary_search(&answer.lease).is_err());
-        let rows: Vec<_> =
-            single.flat_map(|(number, answer)| answer.ids.iter().map(move |id| (number, answer, *id))).collect();
-        let each =
-            |row: fn(&Answer) -> Option<String>| rows.iter().map(|(_, answer, _)| row(answer)).collect::<Vec<_>>();
+        let rows = rows(answers.iter().filter(|answer| done.binary_search(&answer.lease).is_err()));
         let parameters = [
             Parameter::new(found.id),
             Parameter::array(done.iter().map(|lease| Some(lease.number)))?,
             Parameter::array(done.iter().map(|lease| Some(lease.token)))?,
-            Parameter::array(rows.iter().map(|(_, answer, _)| Some(answer.lease.number)))?,
-            Parameter::array(rows.iter().map(|(_, answer, _)| Some(answer.lease.token)))?,
-            Parameter::array(rows.iter().map(|(_, _, id)| Some(*id)))?,
-            Parameter::array(rows.iter().map(|(_, answer, _)| Some(code(&answer.verdict))))?,
-            Parameter::array(rows.iter().map(|(number, _, _)| i32::try_from(*number).ok()))?,
-            Parameter::array(rows.iter().map(|(_, answer, _)| delay_ms(&answer.verdict)))?,
-            Parameter::array(each(reason))?,
+            Parameter::array(rows.iter().map(|row| Some(row.answer.lease.number)))?,
+            Parameter::array(rows.iter().map(|row| Some(row.answer.lease.token)))?,
+            Parameter::array(rows.iter().map(|row| Some(row.first)))?,
+            Parameter::array(rows.iter().map(|row| Some(code(&row.answer.verdict))))?,
+            Parameter::array(rows.iter().map(|row| i32::try_from(row.delivery).ok()))?,
+            Parameter::array(rows.iter().map(|row| delay_ms(&row.answer.verdict)))?,
+            Parameter::array(rows.iter().map(|row| reason(row.answer)))?,
             Parameter::new(rings),
+            Parameter::array(rows.iter().map(|row| Some(row.last)))?,
         ];
         (parameters, rings)
     };
     let settle = consumer.query(statement::SETTLE, &parameters);
     let rows = telemetry::settling(&consumer.name, answers.len(), settle).await?;
     consumer.shared.pulse.worked.store(true, Ordering::Relaxed);
-    let mut refused = Refused::new();
+    let mut refused = HashSet::new();
     for row in &rows {
-        match row.read::<String>(3)? {
+        match row.read::<String>(2)? {
             Some(id) => telemetry::given_up(&found.topic_name, &consumer.name, &MessageId::new(id)),
-            None => drop(refused.insert((LeaseId { number: row.get(0)?, token: row.get(1)? }, row.read(2)?))),
+            None => drop(refused.insert(LeaseId { number: row.get(0)?, token: row.get(1)? })),
         }
     }
     Ok(Settled { refused, rang: rings })
+}
+
+/// What the server is told of a message, or of several that are OK and whose ids follow each other.
+struct Row<'a> {
+    answer: &'a Answer,
+    /// What was delivered together comes back together.
+    delivery: usize,
+    first: i64,
+    last: i64,
+}
+
+fn rows<'a>(answers: impl Iterator<Item = &'a Answer>) -> Vec<Row<'a>> {
+    let each = |(delivery, answer): (usize, &'a Answer)| {
+        answer.ids.iter().map(move |id| Row { answer, delivery, first: *id, last: *id })
+    };
+    let (mut ok, others): (Vec<_>, Vec<_>) =
+        answers.enumerate().flat_map(each).partition(|row| row.answer.verdict == Verdict::Ok);
+    ok.sort_unstable_by_key(|row| (row.answer.lease, row.first));
+    ok.dedup_by(|next, row| {
+        let follows = row.answer.lease == next.answer.lease && row.last + 1 == next.first;
+        if follows {
+            row.last = next.last;
+        }
+        follows
+    });
+    ok.into_iter().chain(others).collect()
 }
 
 /// Rings for lanes that were freed without. Who is not rung for finds them by the pulse.
@@ -251,10 +272,7 @@ fn conclude<C: Client>(consumer: &Consumer<C>, answers: Vec<Answer>, settled: &S
     let name = consumer.wanted.name();
     let mut state = consumer.lock();
     for mut answer in answers {
-        let is_refused = |id| refused.contains(&(answer.lease, id));
-        let was_refused =
-            !refused.is_empty() && (is_refused(None) || answer.ids.iter().any(|id| is_refused(Some(*id))));
-        if was_refused {
+        if refused.contains(&answer.lease) {
             state.held.lost(answer.lease);
             // The first try may have been the one that settled it.
             let error = if repeated { unknown(Error::lease_lost(name)) } else { Error::lease_lost(name) };

@@ -21,11 +21,12 @@ const CALLERS_RIGHTS: [(&str, &str); 2] = [
 
 /// What has no names of its own pinned: the settings of whoever calls it hold, which spares each call a change of settings. None of
 /// it may be called by a role, but what is listed above.
-const CALLERS_NAMES: [&str; 52] = [
+const CALLERS_NAMES: [&str; 55] = [
     "activate",
     "beginnings",
     "bucket",
     "conditions",
+    "count_ids",
     "count_log",
     "cut",
     "ensure_at_rest",
@@ -60,6 +61,7 @@ const CALLERS_NAMES: [&str; 52] = [
     "look_stable",
     "member",
     "outcomes",
+    "packed",
     "parsed",
     "payload_json",
     "promising_lanes",
@@ -74,6 +76,7 @@ const CALLERS_NAMES: [&str; 52] = [
     "stable_place",
     "start",
     "too_old",
+    "unpacked",
 ];
 
 /// Likewise, in one expression whose names were bound when it was made.

@@ -10,7 +10,7 @@ use crate::{
 const MOST: usize = 120;
 
 /// What somebody else has by now.
-const REFUSED: &str = "select refused_lease, refused_token, refused_id";
+const REFUSED: &str = "select refused_lease, refused_token";
 
 impl World<'_> {
     /// Lets a consumer claim with `session`, and returns the number of the claim.
@@ -74,6 +74,10 @@ impl World<'_> {
         let verdicts: Vec<_> = match self.rng.u32(0..10) {
             0..6 => return self.finish(session, number).await,
             6 => ids.into_iter().map(|id| (id, Verdict::Release)).collect(),
+            7 => {
+                let some = self.rng.usize(..=ids.len());
+                ids.into_iter().take(some).map(|id| (id, Verdict::Ok)).collect()
+            }
             _ if in_order => {
                 // One after the other; once one is not OK, what is behind it goes back.
                 let end = self.rng.usize(..ids.len());
@@ -93,19 +97,30 @@ impl World<'_> {
             }
         };
         let Holding { lease, token, subscription, .. } = self.model.holdings[number].clone();
-        let list = |each: &dyn Fn(&(i64, Verdict)) -> String| verdicts.iter().map(each).collect::<Vec<_>>().join(", ");
         let delivery = self.rng.i64(1..6);
+        // What follows each other and is OK goes as one, or one by one.
+        let mut rows: Vec<_> = verdicts.iter().map(|(id, verdict)| (*id, *id, *verdict)).collect();
+        if self.rng.bool() {
+            rows.dedup_by(|next, row| {
+                let follows = row.2 == Verdict::Ok && next.2 == Verdict::Ok && row.1 + 1 == next.0;
+                row.1 = if follows { next.1 } else { row.1 };
+                follows
+            });
+        }
+        let list = |each: &dyn Fn(&(i64, i64, Verdict)) -> String| rows.iter().map(each).collect::<Vec<_>>().join(", ");
         let sql = format!(
             "{REFUSED} from pgqueue.settle({}, '{{}}', '{{}}', array[{}]::bigint[], array[{}]::uuid[], array[{}]::bigint[], \
-             array[{}]::int[], array[{}]::int[], array[{}]::bigint[], array[{}]::text[]) where refused_lease is not null",
+             array[{}]::int[], array[{}]::int[], array[{}]::bigint[], array[{}]::text[], v_lasts => array[{}]::bigint[]) \
+             where refused_lease is not null",
             self.model.subscriptions[subscription].id,
             list(&|_| lease.to_string()),
             list(&|_| format!("'{token}'")),
-            list(&|(id, _)| id.to_string()),
-            list(&|(_, verdict)| (*verdict as i32).to_string()),
-            list(&|(id, _)| (id / delivery).to_string()),
+            list(&|(id, _, _)| id.to_string()),
+            list(&|(_, _, verdict)| (*verdict as i32).to_string()),
+            list(&|(id, _, _)| (id / delivery).to_string()),
             list(&|_| "0".to_owned()),
-            list(&|_| "null".to_owned())
+            list(&|_| "null".to_owned()),
+            list(&|(_, last, _)| last.to_string())
         );
         self.settle(session, number, verdicts, sql).await
     }

@@ -11,7 +11,7 @@ pub(crate) struct Sabotage {
     pub(crate) edits: &'static [(&'static str, &'static str)],
 }
 
-pub(crate) const SABOTAGES: [Sabotage; 25] = [
+pub(crate) const SABOTAGES: [Sabotage; 26] = [
     Sabotage {
         name: "nothing tells of latecomers that were in progress",
         seed: 4,
@@ -20,7 +20,7 @@ pub(crate) const SABOTAGES: [Sabotage; 25] = [
     },
     Sabotage {
         name: "nothing tells of latecomers that began after the snapshot's last",
-        seed: 10,
+        seed: 17,
         function: "has_latecomers",
         edits: &[("xact >= pg_snapshot_xmax(c.seen) and xact < c.upto", "false")],
     },
@@ -50,7 +50,7 @@ pub(crate) const SABOTAGES: [Sabotage; 25] = [
     },
     Sabotage {
         name: "the cursor is read before the lock",
-        seed: 58,
+        seed: 71,
         function: "claim",
         edits: &[
             (
@@ -91,7 +91,7 @@ pub(crate) const SABOTAGES: [Sabotage; 25] = [
     },
     Sabotage {
         name: "seen is of a later statement",
-        seed: 2,
+        seed: 5,
         function: "look",
         edits: &[
             ("           pg_current_snapshot()\n", "           null::pg_snapshot\n"),
@@ -109,7 +109,7 @@ pub(crate) const SABOTAGES: [Sabotage; 25] = [
     },
     Sabotage {
         name: "latecomers beyond the limit are forgotten",
-        seed: 10,
+        seed: 23,
         function: "look",
         edits: &[("if cardinality(v_late) > v_most then", "v_late := v_late[1:v_most];\nif false then")],
     },
@@ -127,7 +127,7 @@ pub(crate) const SABOTAGES: [Sabotage; 25] = [
     },
     Sabotage {
         name: "anybody may settle",
-        seed: 0,
+        seed: 1,
         function: "settle",
         edits: &[
             ("h.id = d.id and h.token = d.token", "h.id = d.id"),
@@ -135,8 +135,14 @@ pub(crate) const SABOTAGES: [Sabotage; 25] = [
         ],
     },
     Sabotage {
+        name: "an answer to several ends the first",
+        seed: 3,
+        function: "settle",
+        edits: &[("coalesce(u.last, u.id)", "u.id")],
+    },
+    Sabotage {
         name: "trimming forgets the leases",
-        seed: 11,
+        seed: 14,
         function: "trim",
         edits: &[("where subscription = s.id and not kept", "where subscription = s.id and false")],
     },
@@ -151,7 +157,7 @@ pub(crate) const SABOTAGES: [Sabotage; 25] = [
     },
     Sabotage {
         name: "a look of a part passes its last",
-        seed: 6,
+        seed: 10,
         function: "fresh_ids",
         edits: &[("id > v_after and id <= v_end", "id > v_after and id < v_end"); 2],
     },
@@ -169,7 +175,7 @@ pub(crate) const SABOTAGES: [Sabotage; 25] = [
     },
     Sabotage {
         name: "trimming leaves runs without a beginning",
-        seed: 16,
+        seed: 56,
         function: "trim",
         edits: &[("where last < run_end", "where false")],
     },
@@ -181,7 +187,7 @@ pub(crate) const SABOTAGES: [Sabotage; 25] = [
     },
     Sabotage {
         name: "the rest of a run in stable total order is forgotten",
-        seed: 1,
+        seed: 4,
         function: "stable_log",
         edits: &[("pgqueue.run_start(v_topic, v_upto, v_top)", "v_top")],
     },

@@ -103,7 +103,7 @@ pub(crate) async fn others(session: &Session, beside: &Session, number: usize) -
         "select id from pgqueue.insert_subscription('drained {number}', 'passed', 'unordered', 100, 100, 60000, 20, 1000, 2, 60000, 0)"
     );
     let drained = session.run(&drained).await[0][0].parse().unwrap();
-    let held = session.run("select id, token, ids[1], ids[2], ids[3] from pgqueue.lease where owner is not null and subscription = 1 limit 1").await;
+    let held = session.run("select id, token, i[1], i[2], i[3] from pgqueue.lease cross join pgqueue.unpacked(ids) i where owner is not null and subscription = 1 limit 1").await;
     let [lease, token, first, second, third] = held[0].as_slice() else { unreachable!("five columns") };
     let dead =
         &session.run("select id from pgqueue.dead_letter where subscription = 3 order by id desc limit 1").await[0][0];
