@@ -10,6 +10,7 @@ mod claiming;
 mod held;
 mod pulse;
 mod settling;
+mod turns;
 mod upkeep;
 mod wakeups;
 
@@ -30,6 +31,7 @@ pub(crate) use acker::PgAcker;
 use claiming::Looked;
 use held::{Held, InDoubt, Portion};
 pub(crate) use pulse::Pulse;
+pub(crate) use turns::Turns;
 pub(crate) use wakeups::wakeups;
 
 use crate::{Client, Parameter, error::About, presence::Presence, queue::Shared, statement, value::RowExt};

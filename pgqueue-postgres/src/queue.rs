@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::{
     Client, Listener, Options, Parameter, PgSubscription, PgTables, Transaction,
     coalescing::{self, Coalescing},
-    consumer::{PgAcker, Pulse},
+    consumer::{PgAcker, Pulse, Turns},
     error::{About, repeatable, unrepeatable, within},
     message, migrate, publishing, statement, stats, subscriptions,
     value::{RowExt, millis},
@@ -36,6 +36,7 @@ pub(crate) struct Shared<C: Client> {
     pub(crate) options: Options,
     pub(crate) coalescing: Coalescing,
     pub(crate) pulse: Pulse<C>,
+    pub(crate) turns: Turns,
     /// How many consumers are at work.
     pub(crate) consumers: Arc<watch::Sender<usize>>,
 }
@@ -65,6 +66,7 @@ impl<C: Client> PgQueue<C> {
             options: Options::default(),
             coalescing: Coalescing::default(),
             pulse: Pulse::default(),
+            turns: Turns::default(),
             consumers: Arc::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -86,8 +88,8 @@ impl<C: Client> PgQueue<C> {
         options.validate()?;
         let Shared { client, listener, consumers, .. } = &*self.shared;
         let (client, listener, consumers) = (Arc::clone(client), listener.clone(), Arc::clone(consumers));
-        let (coalescing, pulse) = (Coalescing::default(), Pulse::default());
-        Ok(Self { shared: Arc::new(Shared { client, listener, options, coalescing, pulse, consumers }) })
+        let (coalescing, pulse, turns) = (Coalescing::default(), Pulse::default(), Turns::default());
+        Ok(Self { shared: Arc::new(Shared { client, listener, options, coalescing, pulse, turns, consumers }) })
     }
 
     /// Returns what consumes tables of your own, over the same connections.

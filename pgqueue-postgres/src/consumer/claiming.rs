@@ -133,6 +133,9 @@ async fn claim<C: Client>(
     armed: Option<Armed>,
 ) -> Result<Looked> {
     let found = consumer.find().await?;
+    // By key there are many lanes.
+    let has_one_lane = consumer.wanted.order() != Order::ByKey;
+    let turn = if has_one_lane { consumer.shared.turns.take(found.id).await } else { None };
     let buffered = consumer.lock().held.buffered();
     let arming = lookers.iter().any(|looker| looker.arming);
     let prefetch = found.prefetch.max(found.batch);
@@ -151,6 +154,7 @@ async fn claim<C: Client>(
     ];
     consumer.shared.pulse.worked.store(true, Ordering::Relaxed);
     let rows = consumer.shared.insist(statement::CLAIM, &parameters, consumer.about()).await?;
+    drop(turn);
     let Some((last, rows)) = rows.split_last() else { return Ok(Looked::default()) };
 
     let mut runs: Vec<Run> = Vec::new();
