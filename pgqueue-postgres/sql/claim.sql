@@ -5,6 +5,26 @@ create function pgqueue.lane_key(v_subscription bigint, v_lane int) returns bigi
 language sql stable
 return hashtextextended('pgqueue.lane ' || 'pgqueue.cursor'::regclass::oid || ' ' || v_subscription, v_lane);
 
+-- The ids of a lease as they are kept: a tenth of what a claim and the answers to it write, where none is missing between.
+create function pgqueue.packed(v_ids bigint[]) returns bigint[]
+language sql immutable parallel safe
+return case when cardinality(v_ids) > 1 and v_ids[cardinality(v_ids)] - v_ids[1] = cardinality(v_ids) - 1
+            then array[v_ids[1], -v_ids[cardinality(v_ids)]] else v_ids end;
+
+-- The ids of a lease one by one.
+create function pgqueue.unpacked(v_ids bigint[]) returns bigint[]
+language plpgsql immutable parallel safe
+as $$
+begin
+  return case when v_ids[2] < 0 then array(select generate_series(v_ids[1], -v_ids[2])) else v_ids end;
+end
+$$;
+
+-- How many ids a lease has.
+create function pgqueue.count_ids(v_ids bigint[]) returns bigint
+language sql immutable parallel safe
+return case when v_ids[2] < 0 then 1 - v_ids[2] - v_ids[1] else cardinality(v_ids) end;
+
 -- The functions that follow run under the settings of whoever calls them, which spares them their own: `search_path`, and what pins
 -- the plans, which is the same in all that call them.
 
@@ -80,14 +100,14 @@ begin
 end
 $$;
 
--- Where the run begins that may hold messages of a transaction up to `v_id` and after it, or `v_id` if there is none.
-create function pgqueue.run_start(v_topic bigint, v_xact xid8, v_id bigint) returns bigint
+-- Where the last stretch begins of those that a transaction began up to `v_id`, some of which may be behind it; `v_id` if there is none.
+create function pgqueue.stretch_start(v_topic bigint, v_xact xid8, v_id bigint) returns bigint
 language plpgsql stable
 as $$
 begin
   return coalesce((
     select id from pgqueue.log
-    where topic = v_topic and run_end is not null and xact = v_xact and id <= v_id
+    where topic = v_topic and stretch_end is not null and xact = v_xact and id <= v_id
     order by topic desc, xact desc, id desc limit 1
   ), v_id);
 end
@@ -99,10 +119,13 @@ language sql stable
 as $$
   select l.*
   from pgqueue.log h
-  cross join lateral (select * from pgqueue.log where topic = v_topic and id between h.id and h.run_end and xact = h.xact offset 0) l
-  where h.topic = v_topic and h.run_end is not null and h.xact < v_before
-    and (h.xact, h.id) >= (v_upto, pgqueue.run_start(v_topic, v_upto, v_top))
-    and (l.xact, l.id) > (v_upto, v_top)
+  cross join lateral (
+    select * from pgqueue.log
+    where topic = v_topic and id between greatest(h.id, case when h.xact = v_upto then v_top + 1 end) and h.stretch_end and xact = h.xact
+    offset 0
+  ) l
+  where h.topic = v_topic and h.stretch_end is not null and h.xact < v_before
+    and (h.xact, h.id) >= (v_upto, pgqueue.stretch_start(v_topic, v_upto, v_top))
   order by h.xact, h.id, l.id
 $$;
 
@@ -116,25 +139,21 @@ declare
 begin
   if pg_snapshot_xmin(c.seen) >= c.upto then
     return '{}';                                   -- nobody was at work
-  elsif (
-    select true from pgqueue.log
-    where topic = s.topic and run_end is not null and xact >= pg_snapshot_xmin(c.seen) and xact < c.upto
-    order by xact limit 1
-  ) is null then
-    return '{}';                                   -- whoever was did not publish; to know that takes a tenth of what follows
+  elsif pgqueue.has_latecomers(s, c) is not true then
+    return '{}';                                   -- cheaper than what follows, and most look in vain
   end if;
   return array(
     with recursive began (xact) as (
       -- From one transaction to the next, however many messages each has.
       (
         select xact from pgqueue.log
-        where topic = s.topic and run_end is not null and xact >= pg_snapshot_xmax(c.seen) and xact < c.upto
+        where topic = s.topic and stretch_end is not null and xact >= pg_snapshot_xmax(c.seen) and xact < c.upto
         order by xact limit 1
       )
       union all
       select (
         select l.xact from pgqueue.log l
-        where l.topic = s.topic and l.run_end is not null and l.xact > b.xact and l.xact < c.upto
+        where l.topic = s.topic and l.stretch_end is not null and l.xact > b.xact and l.xact < c.upto
         order by l.xact limit 1
       )
       from began b
@@ -152,11 +171,11 @@ begin
       -- One by one: of a log that it takes to be small, the planner would rather read all.
       cross join lateral (
         select * from pgqueue.log
-        where topic = s.topic and id between greatest(h.id, c.late_after + 1) and least(h.run_end, c.top) and xact = u.xact
+        where topic = s.topic and id between greatest(h.id, c.late_after + 1) and least(h.stretch_end, c.top) and xact = u.xact
         offset 0
       ) l
-      where h.topic = s.topic and h.run_end is not null and h.xact = u.xact and h.id <= c.top
-        and h.id >= case when c.late_after is null then 0 else pgqueue.run_start(s.topic, u.xact, c.late_after) end
+      where h.topic = s.topic and h.stretch_end is not null and h.xact = u.xact and h.id <= c.top
+        and h.id >= case when c.late_after is null then 0 else pgqueue.stretch_start(s.topic, u.xact, c.late_after) end
         and (v_bucket is null or l.bucket = v_bucket)
         and pgqueue.selects(s.key, s.kinds, s.tags_any, s.tags_all, v_conditions, l.key, l.kind, l.tags, l.payload)
       order by h.xact, h.id, l.id limit v_most::bigint + 1
@@ -389,14 +408,14 @@ begin
   return (
       select true from pg_snapshot_xip(c.seen) u (xact)
       cross join lateral (
-        select from pgqueue.log where topic = s.topic and run_end is not null and xact = u.xact order by xact, id limit 1
+        select from pgqueue.log where topic = s.topic and stretch_end is not null and xact = u.xact order by xact, id limit 1
       ) l
       where pg_visible_in_snapshot(u.xact, v_sees) -- those that are still at work may be many
       limit 1
     )
     or (
       select true from pgqueue.log
-      where topic = s.topic and run_end is not null and xact >= pg_snapshot_xmax(c.seen) and xact < c.upto
+      where topic = s.topic and stretch_end is not null and xact >= pg_snapshot_xmax(c.seen) and xact < c.upto
       order by xact, id limit 1
     );
 end
@@ -737,7 +756,7 @@ begin
     v_writers := v_writers or (
       v_is_stable and exists (
         select from pgqueue.log
-        where topic = s.topic and run_end is not null and xact >= pg_snapshot_xmin(pg_current_snapshot())
+        where topic = s.topic and stretch_end is not null and xact >= pg_snapshot_xmin(pg_current_snapshot())
         order by xact, id limit 1
       )
     );

@@ -16,8 +16,8 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 return 'pgqueue_' || 'pgqueue.topic'::regclass::oid || '_' || v_topic;
 
--- Where the run ends that begins at the n-th message of those that one call publishes; null if none begins there.
-create function pgqueue.run_end(v_ids bigint[], v_n bigint) returns bigint
+-- Where the stretch ends that begins at the n-th message of those that one call publishes; null if none begins there.
+create function pgqueue.stretch_end(v_ids bigint[], v_n bigint) returns bigint
 language sql immutable parallel safe
 return case when v_n % 128 = 1 then v_ids[least(v_n + 127, cardinality(v_ids))] end;
 
@@ -121,12 +121,12 @@ begin
   if v_dedup_ids is null and v_due_at is null and v_delays_ms is null then
     v_log_ids := array(select nextval('pgqueue.log_id') from generate_subscripts(v_payloads, 1));
     if v_keys is null and v_kinds is null and v_tags is null and v_headers is null then
-      insert into pgqueue.log (topic, id, xact, published_at, run_end, bucket, payload)
-      select t.id, m.id, v_xact, v_now, pgqueue.run_end(v_log_ids, m.n), -1, m.payload
+      insert into pgqueue.log (topic, id, xact, published_at, stretch_end, bucket, payload)
+      select t.id, m.id, v_xact, v_now, pgqueue.stretch_end(v_log_ids, m.n), -1, m.payload
       from unnest(v_log_ids, v_payloads) with ordinality m (id, payload, n);
     else
-      insert into pgqueue.log (topic, id, xact, published_at, run_end, bucket, key, kind, tags, headers, payload)
-      select t.id, m.id, v_xact, v_now, pgqueue.run_end(v_log_ids, m.n), pgqueue.bucket(m.key, m.hash, t.buckets),
+      insert into pgqueue.log (topic, id, xact, published_at, stretch_end, bucket, key, kind, tags, headers, payload)
+      select t.id, m.id, v_xact, v_now, pgqueue.stretch_end(v_log_ids, m.n), pgqueue.bucket(m.key, m.hash, t.buckets),
              m.key, m.kind, m.tags::text[], m.headers::jsonb, m.payload
       from unnest(v_log_ids, v_payloads, v_keys, v_hashes, v_kinds, v_tags, v_headers) with ordinality
            m (id, payload, key, hash, kind, tags, headers, n);
@@ -203,8 +203,8 @@ begin
       left join lateral (select * from pgqueue.dedup where topic = t.id and dedup_id = u.dedup_id offset 0) d on true;
   end if;
 
-  insert into pgqueue.log (topic, id, xact, published_at, run_end, bucket, key, kind, tags, headers, payload)
-  select t.id, u.id::bigint, v_xact, v_now, pgqueue.run_end(array_agg(u.id::bigint) over w, row_number() over w),
+  insert into pgqueue.log (topic, id, xact, published_at, stretch_end, bucket, key, kind, tags, headers, payload)
+  select t.id, u.id::bigint, v_xact, v_now, pgqueue.stretch_end(array_agg(u.id::bigint) over w, row_number() over w),
          pgqueue.bucket(u.key, null, t.buckets), u.key, u.kind, u.tags::text[], u.headers::jsonb, u.payload
   from unnest(v_ids, v_new, v_due, v_payloads, v_keys, v_kinds, v_tags, v_headers)
        u (id, new, due_at, payload, key, kind, tags, headers)
@@ -283,8 +283,8 @@ begin
   )
   select array_agg(due order by due_at, id) into v_due from due;
 
-  insert into pgqueue.log (topic, id, xact, published_at, scheduled, run_end, bucket, key, kind, tags, headers, payload)
-  select m.topic, m.log_id, pg_current_xact_id(), clock_timestamp(), m.id, pgqueue.run_end(array_agg(m.log_id) over w, row_number() over w),
+  insert into pgqueue.log (topic, id, xact, published_at, scheduled, stretch_end, bucket, key, kind, tags, headers, payload)
+  select m.topic, m.log_id, pg_current_xact_id(), v_now, m.id, pgqueue.stretch_end(array_agg(m.log_id) over w, row_number() over w),
          pgqueue.bucket(m.key, null, t.buckets), m.key, m.kind, m.tags, m.headers, m.payload
   from (select nextval('pgqueue.log_id') as log_id, u.* from unnest(v_due) u) m
   join pgqueue.topic t on t.id = m.topic

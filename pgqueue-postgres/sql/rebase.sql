@@ -110,22 +110,15 @@ begin
     end loop;
   end loop;
 
-  -- What were runs of several transactions are runs of one, which follow each other.
-  update pgqueue.log l
-  set xact = v_last, run_end = r.run_end
-  from (
-    select topic, id, case when row_number() over w % 128 = 1 then last_value(id) over (w rows between current row and 127 following) end as run_end
-    from pgqueue.log
-    where xact >= v_last
-    window w as (partition by topic order by id)
-  ) r
-  where l.topic = r.topic and l.id = r.id;
+  -- What were stretches of several transactions may lie between each other: each message is one from now on.
+  update pgqueue.log set xact = v_last, stretch_end = id where xact >= v_last;
   update pgqueue.kept set xact = v_last where xact > v_last;
   -- What starts after one of these gets more than it has to, and misses nothing.
   update pgqueue.lease set place = v_place where place is not null;
   update pgqueue.dead_letter set place = v_place where place is not null;
   -- What is left is counted anew.
-  update pgqueue.extent set trimmed = '{}', top = 0, seen = '1:1:', upto = '0', messages = 0, bytes = 0;
+  update pgqueue.extent
+  set gone_top = 0, gone_seen = '1:1:', gone_upto = '0', trimmed = '{}', top = 0, seen = '1:1:', upto = '0', messages = 0, bytes = 0;
   insert into pgqueue.era (number, system) values (v_era, pgqueue.here());
   return true;
 end

@@ -171,7 +171,8 @@ begin
 
   for a in
     -- Each lease with its own answers: looking for them among all would take the square of their number.
-    select u.lease, u.token, array_agg(u.id order by u.id) as ids, array_agg(coalesce(u.last, u.id) order by u.id) as lasts,
+    select u.lease, u.token, array_agg(u.id order by u.id) as ids,
+           array_agg(case when u.verdict = 0 then greatest(u.last, u.id) else u.id end order by u.id) as lasts,
            array_agg(u.verdict order by u.id) as verdicts,
            array_agg(u.delivery order by u.id) as deliveries, array_agg(u.delay_ms order by u.id) as delays_ms,
            array_agg(u.reason order by u.id) as reasons, bool_or(u.verdict <> 0) as is_mixed,
@@ -195,7 +196,7 @@ begin
     end if;
     l.ids := pgqueue.unpacked(l.ids);
     v_answered := array(
-      select generate_series(greatest(u.first, l.ids[1]), least(u.last, l.ids[cardinality(l.ids)])) from unnest(a.ids, a.lasts) u (first, last)
+      select generate_series(u.first, least(u.last, u.first + cardinality(l.ids) - 1)) from unnest(a.ids, a.lasts) u (first, last)
     );
 
     if a.is_mixed then
@@ -223,7 +224,7 @@ begin
              case when u.verdict = 3 then l.delivered_at else l.claimed_at end,
              case when u.verdict = 3 then l.requeued_at else v_now end
       from (
-        select u.id, u.verdict, u.delivery, u.delay_ms, coalesce(l.prior[array_position(l.ids, u.id)], 0) + 1 as attempt
+        select distinct on (u.id) u.id, u.verdict, u.delivery, u.delay_ms, coalesce(l.prior[array_position(l.ids, u.id)], 0) + 1 as attempt
         from unnest(a.ids, a.verdicts, a.deliveries, a.delays_ms) u (id, verdict, delivery, delay_ms)
         where u.id = any (l.ids)
       ) u
@@ -233,9 +234,13 @@ begin
     end if;
 
     if l.kept then
-      delete from pgqueue.kept k
-      using unnest(a.ids, a.lasts, a.verdicts) u (first, last, verdict)
-      where u.verdict = 0 and k.subscription = s.id and k.id between u.first and u.last and k.id = any (l.ids);
+      delete from pgqueue.kept
+      where subscription = s.id and id = any (array(
+        select generate_series(u.first, least(u.last, u.first + cardinality(l.ids) - 1))
+        from unnest(a.ids, a.lasts, a.verdicts) u (first, last, verdict) where u.verdict = 0
+        intersect
+        select unnest(l.ids)
+      ));
     end if;
     perform pgqueue.shorten(l, v_answered);
     v_rings := v_rings or a.comes_back or (v_rings_for_lanes and v_answered @> l.ids);

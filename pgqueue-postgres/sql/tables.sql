@@ -43,7 +43,7 @@ create table pgqueue.log (
   xact         xid8 not null,                      -- the top-level transaction, also inside a savepoint
   published_at timestamptz not null,
   scheduled    bigint,                             -- its number in `scheduled`, if it waited there: the id that its publisher knows
-  run_end      bigint,                             -- if a run begins here: the last id of it
+  stretch_end  bigint,                             -- if a stretch begins here: its last id
   bucket       int not null,                       -- -1: it has no key, and no order
   key          text,
   kind         text,
@@ -54,9 +54,9 @@ create table pgqueue.log (
 );
 -- Not those without a key: they come by id, and an entry beside the end of an index costs several times what one at its end does.
 create index log_by_bucket on pgqueue.log (topic, bucket, id) where bucket >= 0;
--- Those of a transaction and topic that were published in one call are runs of up to 128 (between their ids are others, of other
--- transactions), which are found where they begin: an entry for each message would be a third of what publishing costs.
-create index log_by_xact on pgqueue.log (topic, xact, id) where run_end is not null;
+-- What one call publishes to a topic are stretches of up to 128 messages, between whose ids there may be others of other transactions.
+-- They are found where they begin: an entry for each message would be a third of what publishing writes.
+create index log_by_xact on pgqueue.log (topic, xact, id) where stretch_end is not null;
 
 create table pgqueue.subscription (
   id           bigint generated always as identity primary key,
@@ -141,28 +141,8 @@ create table pgqueue.lease (
   requeued_at  timestamptz,
   check ((token is null) = (ready_at is not null) and (owner is null) = (token is null))
 );
--- Not compressed: of a thousand ids that takes longer than all else that a claim does.
+-- Not compressed: of a thousand ids with gaps that takes longer than all else that a claim does.
 alter table pgqueue.lease alter column ids set storage external;
-
--- The ids of a lease as they are kept: a tenth of what a claim and the answers to it write, where none is missing between.
-create function pgqueue.packed(v_ids bigint[]) returns bigint[]
-language sql immutable parallel safe
-return case when cardinality(v_ids) > 1 and v_ids[cardinality(v_ids)] - v_ids[1] = cardinality(v_ids) - 1
-            then array[v_ids[1], -v_ids[cardinality(v_ids)]] else v_ids end;
-
--- The ids of a lease one by one.
-create function pgqueue.unpacked(v_ids bigint[]) returns bigint[]
-language plpgsql immutable parallel safe
-as $$
-begin
-  return case when v_ids[2] < 0 then array(select generate_series(v_ids[1], -v_ids[2])) else v_ids end;
-end
-$$;
-
--- How many ids a lease has.
-create function pgqueue.count_ids(v_ids bigint[]) returns bigint
-language sql immutable parallel safe
-return case when v_ids[2] < 0 then 1 - v_ids[2] - v_ids[1] else cardinality(v_ids) end;
 -- Those by which work is looked for have no lease in hand, or are entered beyond what the work left behind.
 create index lease_ready on pgqueue.lease (subscription, ready_at, id) where ready_at is not null and lane < 0;
 create index lease_lane on pgqueue.lease (subscription, lane, id) where lane >= 0;

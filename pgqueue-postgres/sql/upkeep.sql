@@ -23,6 +23,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_sort = off
 set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
@@ -235,11 +236,11 @@ begin
 end
 $$;
 
--- What is left of a run whose first messages were deleted.
-create type pgqueue.rest_of_run as (
-  xact    xid8,
-  after   bigint,                                  -- the last that was deleted
-  run_end bigint
+-- A stretch whose first messages were deleted.
+create type pgqueue.rest_of_stretch as (
+  xact        xid8,
+  last        bigint,                              -- of those that were deleted
+  stretch_end bigint
 );
 
 -- Deletes from the log what every subscription has passed and its retention does not keep. Returns how many messages.
@@ -248,6 +249,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_sort = off
 set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
@@ -260,7 +262,7 @@ declare
   v_excess bigint;
   v_old timestamptz;
   v_gone record;
-  v_run record;
+  v_rest record;
   v_total int := 0;
   v_upto constant xid8 := pgqueue.upto_if_drawn();
   v_beginnings pgqueue.beginning[];
@@ -357,7 +359,7 @@ begin
         ) m
         where t.id is null or m.id <= v_excess or m.published_at <= v_old
       ))
-      returning id, xact, run_end, length(payload) as size
+      returning id, xact, stretch_end, length(payload) as size
     ), known as (
       select gone.*, id <= e.top and pg_visible_in_snapshot(xact, e.seen) as is_counted
       from gone left join pgqueue.extent e on e.topic = v_topic
@@ -365,23 +367,23 @@ begin
     select count(*) as messages, max(id) as last, array(select distinct xact from gone order by xact desc limit 101) as xacts,
            count(*) filter (where is_counted) as counted, sum(size) filter (where is_counted) as bytes,
            (
-             -- Runs of which some are left.
-             select array_agg((xact, last, run_end)::pgqueue.rest_of_run)
+             -- Those of a stretch have one age, and so the first of them go first.
+             select array_agg((xact, last, stretch_end)::pgqueue.rest_of_stretch)
              from (
-               select xact, max(id) as last, run_end
-               from (select id, xact, max(run_end) over (partition by xact order by id) as run_end from gone) g
-               group by xact, run_end
+               select xact, max(id) as last, stretch_end
+               from (select id, xact, max(stretch_end) over (partition by xact order by id) as stretch_end from gone) g
+               group by xact, stretch_end
              ) r
-             where last < run_end
+             where last < stretch_end
            ) as rests
       into v_gone
       from known;
-    -- What is left of a run begins with its first.
-    for v_run in select * from unnest(v_gone.rests) loop
-      update pgqueue.log set run_end = v_run.run_end
+    -- What is left of a stretch begins with its first.
+    for v_rest in select * from unnest(v_gone.rests) loop
+      update pgqueue.log set stretch_end = v_rest.stretch_end
       where topic = v_topic and id = (
         select id from pgqueue.log
-        where topic = v_topic and id > v_run.after and id <= v_run.run_end and xact = v_run.xact
+        where topic = v_topic and id > v_rest.last and id <= v_rest.stretch_end and xact = v_rest.xact
         order by id limit 1
       );
     end loop;

@@ -315,14 +315,29 @@ async fn answers_to_ranges_leave_exactly_the_rest<C: Client>() {
     // One by one, and as they are kept.
     let left = "select coalesce(max((select string_agg((id - f)::text, ' ') from unnest(pgqueue.unpacked(ids)) id) || ' in ' || cardinality(ids)), '')
         from pgqueue.lease, (select min(id) - 1 as f from pgqueue.log) f";
+    let answer = |ids: &str, verdicts: &str| {
+        format!(
+            "select count(*) from pgqueue.lease l, (select min(id) - 1 as f from pgqueue.log) f,
+             pgqueue.settle(1, '{{}}', '{{}}', array[l.id, l.id, l.id], array_fill('{token}'::uuid, array[3]), array[{ids}]::bigint[], '{verdicts}',
+                            '{{0, 0, 0}}', '{{0, 0, 0}}', '{{null, null, null}}', v_lasts => array[f + 9, f + 9, f + 9])"
+        )
+    };
+    // What no id says, and what does not end what it is about, ends nothing else.
+    assert_eq!(database.sql(&answer("null, null, null", "{0, 0, 0}")).await.unwrap(), "0");
+    assert_eq!(database.sql(left).await.unwrap(), "1 2 3 4 5 6 7 8 9 10 in 2");
+    assert_eq!(database.sql(&answer("f + 1, f + 1, f + 3", "{3, 3, 3}")).await.unwrap(), "0");
+    let each = "select string_agg((n - f)::text, ' ' order by n)
+        from pgqueue.lease cross join unnest(pgqueue.unpacked(ids)) n, (select min(id) - 1 as f from pgqueue.log) f";
+    assert_eq!(database.sql(each).await.unwrap(), "1 2 3 4 5 6 7 8 9 10");
+    database.sql("delete from pgqueue.lease where token is null").await.unwrap();
     for (first, last, rest) in [
-        (1, 3, "4 5 6 7 8 9 10 in 2"),
+        (2, 2, "4 5 6 7 8 9 10 in 2"),
         (5, 6, "4 7 8 9 10 in 5"),
         (11, 20, "4 7 8 9 10 in 5"),
-        (4, 4, "7 8 9 10 in 2"),
-        (2, 8, "9 10 in 2"),
+        (4, 2, "7 8 9 10 in 2"),
+        (7, 8, "9 10 in 2"),
         (9, 9, "10 in 2"),
-        (1, 1_000_000_000, ""),
+        (10, 1_000_000_000, ""),
     ] {
         let settle = format!(
             "select count(*) from pgqueue.lease l, (select min(id) - 1 as f from pgqueue.log) f,

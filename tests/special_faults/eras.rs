@@ -11,7 +11,7 @@ use pgqueue_core::{
     Retention, Start, Subscription, Topic,
 };
 use pgqueue_postgres::{Client, PgQueue};
-use pgqueue_tests::OUTSIDE_OF_RUNS;
+use pgqueue_tests::OUTSIDE_OF_STRETCHES;
 use pgqueue_testserver::Server;
 use tokio::process::Command;
 
@@ -107,7 +107,7 @@ async fn leave<C: Backend>(is_old: bool) -> Left<C> {
     // One of a run comes as one of another transaction, as when both publish at the same time.
     let messages = (12..16).map(|number| NewMessage::json(&number).unwrap().with_key("key")).collect();
     queue.publish("orders", messages).await.unwrap();
-    let between = "update pgqueue.log set xact = (xact::text::bigint + 1)::text::xid8, run_end = id \
+    let between = "update pgqueue.log set xact = (xact::text::bigint + 1)::text::xid8, stretch_end = id \
                    where convert_from(payload, 'UTF8') = '14'";
     server.sql("queue", between).await.unwrap();
     Left { server, queue, answered, positions }
@@ -151,7 +151,7 @@ async fn goes_on<C: Backend>(left: Left<C>, restored: Server, is_foreign: bool) 
     drop(stream);
     queue.migrate().await.unwrap();
     queue.migrate().await.unwrap(); // once more changes nothing
-    assert_eq!(restored.sql("queue", OUTSIDE_OF_RUNS).await.unwrap(), "0");
+    assert_eq!(restored.sql("queue", OUTSIDE_OF_STRETCHES).await.unwrap(), "0");
 
     publish(&queue, 16..20).await;
     let mut again = Vec::new();

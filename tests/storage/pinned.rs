@@ -24,7 +24,7 @@ const HIGHER: i64 = 25;
 const OF_A_SECOND: i64 = 250;
 /// And a claim by key: from how many of its lanes it takes something is up to what came last.
 const OF_LANES: i64 = 80;
-/// How many messages a transaction publishes.
+/// How many messages are published at a time.
 const BATCH: u32 = 100;
 
 /// Publishes and consumes, three messages a lease, sleeps between, and trims, as consumers do. The leases of three subscriptions take turns.
@@ -33,22 +33,27 @@ const WORK: &str = "
     declare
       v_armed bigint;
       v_token uuid;
-      v_lease bigint;
+      v_leases bigint[];
       v_subscription bigint;
     begin
       for n in 1..STRIDE loop
         if n % BATCH = 1 then
-          perform pgqueue.publish_batch('t', array_fill('x'::bytea, array[BATCH]), array(select 'key ' || key from generate_series(1, BATCH) key));
-          commit;
+          -- One by one: the transactions are as many as the messages.
+          for key in 1..BATCH loop
+            perform pgqueue.publish('t', 'x', 'key ' || key);
+            commit;
+          end loop;
         end if;
         v_subscription := 1 + n % 3;
         v_armed := pgqueue.arm(1, 1000);
         commit;
         v_token := gen_random_uuid();
-        select lease into v_lease from pgqueue.claim(v_subscription, '00000000-0000-0000-0000-000000000001', v_token, 3, true, true, n, false, v_armed);
+        select array_agg(distinct lease) into v_leases from pgqueue.claim(v_subscription, '00000000-0000-0000-0000-000000000001', v_token, 3, true, true, n, false, v_armed)
+        where lease is not null;
         commit;
-        if v_lease is not null then
-          perform pgqueue.settle(v_subscription, array[v_lease], array[v_token], '{}', '{}', '{}', '{}', '{}', '{}', '{}');
+        if v_leases is not null then
+          perform pgqueue.settle(
+            v_subscription, v_leases, array_fill(v_token, array[cardinality(v_leases)]), '{}', '{}', '{}', '{}', '{}', '{}', '{}');
           commit;
         end if;
       end loop;

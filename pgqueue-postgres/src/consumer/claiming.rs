@@ -6,7 +6,7 @@ use std::{
 };
 
 use pgqueue_core::{ErrorKind, Order, Result, telemetry};
-use tokio::time::Instant;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use uuid::Uuid;
 
 use super::{
@@ -122,8 +122,18 @@ async fn look<C: Client>(
     lookers: &[Looker],
     armed: Option<Armed>,
 ) -> Result<Looked> {
+    let _turn = turn(consumer).await;
     let look = claim(consumer, claims, lookers, armed);
     telemetry::claiming(&consumer.name, |looked: &Looked| looked.messages, look).await
+}
+
+/// Waits for the turn of this consumer among those of the same handle, where all of them claim from one lane.
+async fn turn<C: Client>(consumer: &Consumer<C>) -> Option<OwnedSemaphorePermit> {
+    if consumer.wanted.order() == Order::ByKey {
+        return None;
+    }
+    let found = consumer.find().await.ok()?; // the claim says why not
+    consumer.shared.turns.take(found.id).await
 }
 
 async fn claim<C: Client>(
@@ -133,9 +143,6 @@ async fn claim<C: Client>(
     armed: Option<Armed>,
 ) -> Result<Looked> {
     let found = consumer.find().await?;
-    // By key there are many lanes.
-    let has_one_lane = consumer.wanted.order() != Order::ByKey;
-    let turn = if has_one_lane { consumer.shared.turns.take(found.id).await } else { None };
     let buffered = consumer.lock().held.buffered();
     let arming = lookers.iter().any(|looker| looker.arming);
     let prefetch = found.prefetch.max(found.batch);
@@ -154,7 +161,6 @@ async fn claim<C: Client>(
     ];
     consumer.shared.pulse.worked.store(true, Ordering::Relaxed);
     let rows = consumer.shared.insist(statement::CLAIM, &parameters, consumer.about()).await?;
-    drop(turn);
     let Some((last, rows)) = rows.split_last() else { return Ok(Looked::default()) };
 
     let mut runs: Vec<Run> = Vec::new();

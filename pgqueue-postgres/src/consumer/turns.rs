@@ -1,4 +1,4 @@
-//! [`Turns`]: the consumers of one process that claim from the same lane take turns, as the server would turn all others away.
+//! [`Turns`]: the consumers of one queue handle that claim from the same lane take turns, as the server would turn all others away.
 
 use std::{
     collections::HashMap,

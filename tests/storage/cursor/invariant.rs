@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use pgqueue_tests::OUTSIDE_OF_RUNS;
+use pgqueue_tests::OUTSIDE_OF_STRETCHES;
 
 use crate::world::World;
 
@@ -25,11 +25,11 @@ const PASSED: &str = "
     join pgqueue.log l on l.topic = s.topic and case s.ordering when 'by key' then l.bucket = c.lane else true end";
 
 impl World<'_> {
-    /// Every message is in a run, by which latecomers are found.
-    pub(crate) async fn runs_hold_every_message(&self) -> Result<(), String> {
-        match self.control.ask(OUTSIDE_OF_RUNS).await?[0][0].as_deref() {
+    /// Every message is in a stretch, by which latecomers are found.
+    pub(crate) async fn stretches_hold_every_message(&self) -> Result<(), String> {
+        match self.control.ask(OUTSIDE_OF_STRETCHES).await?[0][0].as_deref() {
             Some("0") => Ok(()),
-            astray => Err(format!("in no run or in several: {astray:?}")),
+            astray => Err(format!("in no stretch or in several: {astray:?}")),
         }
     }
 

@@ -138,7 +138,7 @@ pub(crate) const SABOTAGES: [Sabotage; 26] = [
         name: "an answer to several ends the first",
         seed: 3,
         function: "settle",
-        edits: &[("coalesce(u.last, u.id)", "u.id")],
+        edits: &[("greatest(u.last, u.id)", "u.id")],
     },
     Sabotage {
         name: "trimming forgets the leases",
@@ -174,21 +174,21 @@ pub(crate) const SABOTAGES: [Sabotage; 26] = [
         edits: &[("(xact < v_xmin or", "(true or")],
     },
     Sabotage {
-        name: "trimming leaves runs without a beginning",
+        name: "trimming leaves stretches without a beginning",
         seed: 56,
         function: "trim",
-        edits: &[("where last < run_end", "where false")],
+        edits: &[("where last < stretch_end", "where false")],
     },
     Sabotage {
-        name: "the rest of a run of latecomers is forgotten",
+        name: "the rest of a stretch of latecomers is forgotten",
         seed: 34,
         function: "late_ids",
-        edits: &[("pgqueue.run_start(s.topic, u.xact, c.late_after)", "c.late_after")],
+        edits: &[("pgqueue.stretch_start(s.topic, u.xact, c.late_after)", "c.late_after")],
     },
     Sabotage {
-        name: "the rest of a run in stable total order is forgotten",
+        name: "the rest of a stretch in stable total order is forgotten",
         seed: 4,
         function: "stable_log",
-        edits: &[("pgqueue.run_start(v_topic, v_upto, v_top)", "v_top")],
+        edits: &[("pgqueue.stretch_start(v_topic, v_upto, v_top)", "v_top")],
     },
 ];

@@ -33,7 +33,7 @@ impl Store {
         let session = Session::open(&url).await;
         session.ask(GATE).await.unwrap();
         edit(&session, "a look ends soon", "look_end", &[("1999", "19"), ("49999", "29"), ("9999", "9")]).await;
-        edit(&session, "runs are short", "run_end", &[("128", "3"), ("127", "2")]).await;
+        edit(&session, "stretches are short", "stretch_end", &[("128", "3"), ("127", "2")]).await;
         if let Some(Sabotage { name, function, edits, .. }) = sabotage {
             edit(&session, name, function, edits).await;
         }

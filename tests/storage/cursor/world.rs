@@ -63,7 +63,7 @@ pub(crate) async fn run(store: &Store, seed: u64, trace: &mut Vec<String>) -> Re
         world.go_on().await?;
         if world.step.is_multiple_of(LOOK) {
             world.cursors_say_what_was_handed_out().await?;
-            world.runs_hold_every_message().await?;
+            world.stretches_hold_every_message().await?;
         }
     }
     world.finish_all().await?;
@@ -159,7 +159,7 @@ impl<'a> World<'a> {
                         self.start(session, Deed::Depose, "select pgqueue.sweep()".to_owned()).await
                     }
                     5 => self.chore(session, "select pgqueue.keep_stuck()".to_owned()).await,
-                    // Often so few that runs are parted.
+                    // Often so few that stretches are parted.
                     _ => self.chore(session, format!("select pgqueue.trim({})", 1 + self.step % 40)).await,
                 }
             }
