@@ -177,8 +177,7 @@ language sql stable
 return o.beat_at < v_now - o.lease_ms * interval '1 millisecond' * 2 / 3 or o.beat_at > v_now + interval '1 second';
 
 -- Lets the leases of dead owners go. An owner is dead if it was silent for its whole lease while somebody else could reach the
--- server, and had been seen to be silent for the last third of it. Returns who died, and
--- what was given up.
+-- server, and had been seen to be silent for the last third of it. Returns who died, and what was given up.
 create function pgqueue.bury_owners() returns table (dead_owner uuid, subscription text, topic text, dead_ids text[])
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp

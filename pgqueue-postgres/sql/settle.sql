@@ -236,10 +236,9 @@ begin
     if l.kept then
       delete from pgqueue.kept
       where subscription = s.id and id = any (array(
-        select generate_series(u.first, least(u.last, u.first + cardinality(l.ids) - 1))
-        from unnest(a.ids, a.lasts, a.verdicts) u (first, last, verdict) where u.verdict = 0
-        intersect
-        select unnest(l.ids)
+        (select unnest(v_answered) intersect select unnest(l.ids))
+        except
+        select u.id from unnest(a.ids, a.verdicts) u (id, verdict) where u.verdict <> 0
       ));
     end if;
     perform pgqueue.shorten(l, v_answered);

@@ -315,17 +315,20 @@ async fn answers_to_ranges_leave_exactly_the_rest<C: Client>() {
     // One by one, and as they are kept.
     let left = "select coalesce(max((select string_agg((id - f)::text, ' ') from unnest(pgqueue.unpacked(ids)) id) || ' in ' || cardinality(ids)), '')
         from pgqueue.lease, (select min(id) - 1 as f from pgqueue.log) f";
-    let answer = |ids: &str, verdicts: &str| {
+    // Gives the same verdict of each of these ids, or up to `last`, and counts what is refused.
+    let settle = |ids: &[&str], last: u32, verdict: u8| {
+        let (n, ids) = (ids.len(), ids.join(", "));
         format!(
             "select count(*) from pgqueue.lease l, (select min(id) - 1 as f from pgqueue.log) f,
-             pgqueue.settle(1, '{{}}', '{{}}', array[l.id, l.id, l.id], array_fill('{token}'::uuid, array[3]), array[{ids}]::bigint[], '{verdicts}',
-                            '{{0, 0, 0}}', '{{0, 0, 0}}', '{{null, null, null}}', v_lasts => array[f + 9, f + 9, f + 9])"
+             pgqueue.settle(1, '{{}}', '{{}}', array_fill(l.id, array[{n}]), array_fill('{token}'::uuid, array[{n}]), array[{ids}]::bigint[],
+                            array_fill({verdict}, array[{n}]), array_fill(0, array[{n}]), array_fill(0::bigint, array[{n}]),
+                            array_fill(null::text, array[{n}]), v_lasts => array_fill(f + {last}, array[{n}]))"
         )
     };
     // What no id says, and what does not end what it is about, ends nothing else.
-    assert_eq!(database.sql(&answer("null, null, null", "{0, 0, 0}")).await.unwrap(), "0");
+    assert_eq!(database.sql(&settle(&["null"; 3], 9, 0)).await.unwrap(), "0");
     assert_eq!(database.sql(left).await.unwrap(), "1 2 3 4 5 6 7 8 9 10 in 2");
-    assert_eq!(database.sql(&answer("f + 1, f + 1, f + 3", "{3, 3, 3}")).await.unwrap(), "0");
+    assert_eq!(database.sql(&settle(&["f + 1", "f + 1", "f + 3"], 9, 3)).await.unwrap(), "0");
     let each = "select string_agg((n - f)::text, ' ' order by n)
         from pgqueue.lease cross join unnest(pgqueue.unpacked(ids)) n, (select min(id) - 1 as f from pgqueue.log) f";
     assert_eq!(database.sql(each).await.unwrap(), "1 2 3 4 5 6 7 8 9 10");
@@ -339,12 +342,8 @@ async fn answers_to_ranges_leave_exactly_the_rest<C: Client>() {
         (9, 9, "10 in 2"),
         (10, 1_000_000_000, ""),
     ] {
-        let settle = format!(
-            "select count(*) from pgqueue.lease l, (select min(id) - 1 as f from pgqueue.log) f,
-             pgqueue.settle(1, '{{}}', '{{}}', array[l.id], array['{token}'::uuid], array[f + {first}], '{{0}}', '{{0}}', array[0], array[null],
-                            v_lasts => array[f + {last}])"
-        );
-        assert_eq!(database.sql(&settle).await.unwrap(), "0", "nothing is refused");
+        let from = format!("f + {first}");
+        assert_eq!(database.sql(&settle(&[&from], last, 0)).await.unwrap(), "0", "nothing is refused");
         assert_eq!(database.sql(left).await.unwrap(), rest, "{first} to {last}");
     }
 }

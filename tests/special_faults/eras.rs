@@ -104,7 +104,7 @@ async fn leave<C: Backend>(is_old: bool) -> Left<C> {
     drop((held, streams));
     patiently("consumers that leave", queue.consumers_gone()).await;
     C::commit(late).await;
-    // One of a run comes as one of another transaction, as when both publish at the same time.
+    // One of a call is one of another transaction, as when both publish at the same time.
     let messages = (12..16).map(|number| NewMessage::json(&number).unwrap().with_key("key")).collect();
     queue.publish("orders", messages).await.unwrap();
     let between = "update pgqueue.log set xact = (xact::text::bigint + 1)::text::xid8, stretch_end = id \

@@ -65,8 +65,6 @@ const CALLERS_NAMES: [&str; 55] = [
     "parsed",
     "payload_json",
     "promising_lanes",
-    "stretch_end",
-    "stretch_start",
     "selects",
     "set_out",
     "shorten",
@@ -75,6 +73,8 @@ const CALLERS_NAMES: [&str; 55] = [
     "stable_log",
     "stable_place",
     "start",
+    "stretch_end",
+    "stretch_start",
     "too_old",
     "unpacked",
 ];
