@@ -306,13 +306,23 @@ async fn pieces_of_a_long_run_have_whole_batches<C: Client>() {
 }
 
 async fn answers_to_ranges_leave_exactly_the_rest<C: Client>() {
+    ranges::<C>(false).await;
+    ranges::<C>(true).await;
+}
+
+/// Answers to ranges of a lease, whose messages are copied from the log if they `are_kept`.
+async fn ranges<C: Client>(are_kept: bool) {
     let (database, queue) = queue::<C>().await;
     queue.insert_subscription(&invoices()).await.unwrap();
     publish_numbers(&queue, 1..11).await;
     let token = "00000000-0000-0000-0000-000000000001";
     let claim = format!("select count(id) from pgqueue.claim(1, '{token}', '{token}', 10, false, true, 0, false)");
     assert_eq!(database.sql(&claim).await.unwrap(), "10");
-    // One by one, and as they are kept.
+    if are_kept {
+        database.sql("update pgqueue.lease set claimed_at = claimed_at - interval '1 hour'").await.unwrap();
+        assert_eq!(database.sql("select pgqueue.keep_stuck()").await.unwrap(), "1");
+    }
+    // One by one, and in how many numbers.
     let left = "select coalesce(max((select string_agg((id - f)::text, ' ') from unnest(pgqueue.unpacked(ids)) id) || ' in ' || cardinality(ids)), '')
         from pgqueue.lease, (select min(id) - 1 as f from pgqueue.log) f";
     // Gives the same verdict of each of these ids, or up to `last`, and counts what is refused.
@@ -333,18 +343,23 @@ async fn answers_to_ranges_leave_exactly_the_rest<C: Client>() {
         from pgqueue.lease cross join unnest(pgqueue.unpacked(ids)) n, (select min(id) - 1 as f from pgqueue.log) f";
     assert_eq!(database.sql(each).await.unwrap(), "1 2 3 4 5 6 7 8 9 10");
     database.sql("delete from pgqueue.lease where token is null").await.unwrap();
+    database.sql("delete from pgqueue.kept where id in (select f + n from unnest(array[1, 3]) n, (select min(id) - 1 as f from pgqueue.log) f)").await.unwrap();
     for (first, last, rest) in [
         (2, 2, "4 5 6 7 8 9 10 in 2"),
         (5, 6, "4 7 8 9 10 in 5"),
         (11, 20, "4 7 8 9 10 in 5"),
         (4, 2, "7 8 9 10 in 2"),
         (7, 8, "9 10 in 2"),
-        (9, 9, "10 in 2"),
+        // As first and last where what is left was not looked at.
+        (9, 9, if are_kept { "10 in 1" } else { "10 in 2" }),
         (10, 1_000_000_000, ""),
     ] {
         let from = format!("f + {first}");
         assert_eq!(database.sql(&settle(&[&from], last, 0)).await.unwrap(), "0", "nothing is refused");
         assert_eq!(database.sql(left).await.unwrap(), rest, "{first} to {last}");
+        let copies = rest.split(" in ").next().map_or(0, |ids| ids.split_whitespace().count());
+        let copies = if are_kept { copies } else { 0 };
+        assert_eq!(database.sql("select count(*) from pgqueue.kept").await.unwrap(), copies.to_string());
     }
 }
 
