@@ -4,10 +4,9 @@ use std::{any::Any, fmt, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
 
 use crate::{
-    Ack, Acker, Error, ErrorKind, Message, Operation, Result, batch::decode_batch, call::call_driver,
+    Ack, Acker, Error, ErrorKind, Message, Operation, Result, batch::decode_batch, call::call_driver, meter::Stopwatch,
     requeue_watch::RequeueWatch, retry::DEFAULT_TIME_LIMIT, telemetry,
 };
 
@@ -142,7 +141,7 @@ impl Delivery {
     /// Dropping the future means either outcome: the answer took effect, or the message comes again.
     pub async fn settle(self, ack: Ack) -> Result<()> {
         let Self { messages, subscription, acker, time_limit, watch } = self;
-        let since = Instant::now();
+        let stopwatch = Stopwatch::start();
         let answer = ack.name();
         let requeue_watch = match &ack {
             Ack::Requeue(_) => watch,
@@ -154,7 +153,7 @@ impl Delivery {
         let settled = call_driver(Operation::Settle, time_limit, async { acker.settle(ack).await }).await;
         drop(requeue_watch); // only now: the stream may end once the message is back
         if settled.is_ok() {
-            telemetry::settled(messages.as_slice(), subscription.as_deref(), answer, since);
+            telemetry::settled(messages.as_slice(), subscription.as_deref(), answer, stopwatch);
         }
         settled
     }

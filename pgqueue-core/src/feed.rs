@@ -1,14 +1,18 @@
 //! The consume loop: look, wait for a wake-up, look again; and what to do when the driver fails.
 
 use std::{
-    pin::Pin,
+    future::Future,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::{
+    task::consume_budget,
+    time::{Instant, Sleep, sleep},
+};
 
 use crate::{
     Delivery, Error, ErrorKind, Operation, Result, RetryConfig, SubscriptionDriver, Wakeup, Wakeups,
@@ -36,6 +40,8 @@ pub(crate) struct Feed {
 
 /// What is being waited for.
 enum Phase {
+    /// Nothing: the driver may have a delivery in hand.
+    Ready,
     Fetching(BoxFuture<'static, Result<Option<Delivery>>>),
     Waiting,
     Listening(BoxFuture<'static, Result<Wakeups>>),
@@ -53,18 +59,16 @@ enum Failed {
 
 impl Feed {
     pub(crate) fn new(driver: Arc<dyn SubscriptionDriver>, wakeups: Wakeups) -> Self {
-        let mut feed = Self {
+        Self {
             driver,
             retry: RetryConfig::default(),
             refused: None,
             wakeups,
-            phase: Phase::Waiting,
+            phase: Phase::Ready,
             failed_fetches: Failures::default(),
             failed_listens: Failures::default(),
             listening_since: Instant::now(),
-        };
-        feed.phase = feed.fetch();
-        feed
+        }
     }
 
     /// Takes a new configuration; an impossible one is what comes next.
@@ -74,7 +78,7 @@ impl Feed {
             self.retry = retry;
         }
         if matches!(self.phase, Phase::Fetching(_)) {
-            self.phase = self.fetch(); // within the new time limit
+            self.phase = Phase::Ready; // once more, within the new time limit
         }
     }
 
@@ -91,12 +95,21 @@ impl Feed {
         }
         loop {
             self.phase = match &mut self.phase {
+                Phase::Ready => {
+                    // A driver that is always ready must not keep others from running.
+                    ready!(pin!(consume_budget()).poll(cx));
+                    match catch_panic_now(Operation::Fetch, || self.driver.fetch_ready()) {
+                        Ok(Some(delivery)) => return Poll::Ready(Ok(delivery)),
+                        Ok(None) => self.fetch(),
+                        Err(error) => self.pause(error, Failed::Fetch)?,
+                    }
+                }
                 Phase::Fetching(call) => match ready!(call.poll_unpin(cx)) {
                     Ok(fetched) => {
                         self.failed_fetches = Failures::default();
                         match fetched {
                             Some(delivery) => {
-                                self.phase = self.fetch();
+                                self.phase = Phase::Ready;
                                 return Poll::Ready(Ok(delivery));
                             }
                             None => Phase::Waiting,
@@ -107,7 +120,7 @@ impl Feed {
                 Phase::Waiting => match ready!(self.poll_wakeup(cx)) {
                     Ok(_) => {
                         self.failed_listens = Failures::default();
-                        self.fetch()
+                        Phase::Ready
                     }
                     Err(error) => self.pause(error, Failed::Wakeups)?,
                 },
@@ -115,14 +128,14 @@ impl Feed {
                     Ok(wakeups) => {
                         self.wakeups = wakeups;
                         self.listening_since = Instant::now();
-                        self.fetch()
+                        Phase::Ready
                     }
                     Err(error) => self.pause(error, Failed::Listen)?,
                 },
                 Phase::Pausing(pause, failed) => {
                     ready!(pause.poll_unpin(cx));
                     match failed {
-                        Failed::Fetch => self.fetch(),
+                        Failed::Fetch => Phase::Ready,
                         Failed::Wakeups | Failed::Listen => self.listen(),
                     }
                 }
@@ -134,8 +147,6 @@ impl Feed {
         let driver = Arc::clone(&self.driver);
         let limit = self.time_limit();
         Phase::Fetching(Box::pin(async move {
-            // A driver that is always ready must not keep others from running.
-            tokio::task::consume_budget().await;
             call_driver(Operation::Fetch, limit, async { driver.fetch_pending().await }).await
         }))
     }

@@ -2,6 +2,10 @@
 
 #[cfg(feature = "metrics")]
 mod macros {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
     macro_rules! count {
         ($name:literal, $count:expr $(, $label:literal => $value:expr)*) => {
             metrics::counter!($name $(, $label => String::from($value))*).increment($count)
@@ -12,6 +16,20 @@ mod macros {
         ($name:literal, $time:expr $(, $label:literal => $value:expr)*) => {
             metrics::histogram!($name $(, $label => String::from($value))*).record($time.as_secs_f64())
         };
+    }
+
+    /// Since when something goes on.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Stopwatch(Instant);
+
+    impl Stopwatch {
+        pub(crate) fn start() -> Self {
+            Self(Instant::now())
+        }
+
+        pub(crate) fn elapsed(self) -> Duration {
+            self.0.elapsed()
+        }
     }
 
     pub(crate) use {count, time};
@@ -25,7 +43,19 @@ mod macros {
         };
     }
 
+    /// Asks no clock, which takes longer than much else of a delivery.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Stopwatch;
+
+    impl Stopwatch {
+        pub(crate) fn start() -> Self {
+            Self
+        }
+
+        pub(crate) fn elapsed(self) {}
+    }
+
     pub(crate) use {count, count as time};
 }
 
-pub(crate) use macros::{count, time};
+pub(crate) use macros::{Stopwatch, count, time};

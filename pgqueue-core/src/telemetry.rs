@@ -51,7 +51,6 @@
 
 use std::{future::Future, time::SystemTime};
 
-use tokio::time::Instant;
 use tracing::{Instrument, Span, field::Empty};
 
 #[cfg(feature = "metrics")]
@@ -59,7 +58,7 @@ use crate::SubscriptionStats;
 use crate::{
     Delivery, Error, Message, MessageId, NewMessage, Result,
     job::Held,
-    meter::{count, time},
+    meter::{Stopwatch, count, time},
 };
 
 /// A span of the queue, with what each of them has.
@@ -93,7 +92,7 @@ where
     T: Send,
     F: Future<Output = Result<T>> + Send,
 {
-    let (count, since) = (messages.len(), Instant::now());
+    let (count, watch) = (messages.len(), Stopwatch::start());
     let span = span!(
         INFO,
         "publish",
@@ -108,7 +107,7 @@ where
     crate::trace_context::inject(&span, &mut messages);
     let published = within(&span, publish(messages)).await?;
     count!("pgqueue_published_messages_total", count as u64, "topic" => topic);
-    time!("pgqueue_publish_seconds", since.elapsed(), "topic" => topic);
+    time!("pgqueue_publish_seconds", watch.elapsed(), "topic" => topic);
     Ok(published)
 }
 
@@ -150,7 +149,7 @@ pub async fn claiming<T>(
 where
     T: Send + Sync,
 {
-    let since = Instant::now();
+    let watch = Stopwatch::start();
     let span = span!(
         DEBUG,
         "claim",
@@ -165,7 +164,7 @@ where
     if let Ok(claimed) = &claimed {
         span.record("messaging.batch.message_count", found(claimed));
     }
-    time!("pgqueue_claim_seconds", since.elapsed(), "subscription" => subscription);
+    time!("pgqueue_claim_seconds", watch.elapsed(), "subscription" => subscription);
     claimed
 }
 
@@ -181,7 +180,7 @@ pub async fn settling<T: Send>(
     answers: usize,
     settle: impl Future<Output = Result<T>> + Send,
 ) -> Result<T> {
-    let since = Instant::now();
+    let watch = Stopwatch::start();
     let span = span!(
         DEBUG,
         "settle",
@@ -193,7 +192,7 @@ pub async fn settling<T: Send>(
         answers,
     );
     let settled = within(&span, settle).await;
-    time!("pgqueue_settle_call_seconds", since.elapsed(), "subscription" => subscription);
+    time!("pgqueue_settle_call_seconds", watch.elapsed(), "subscription" => subscription);
     settled
 }
 
@@ -205,10 +204,10 @@ pub async fn settling<T: Send>(
 /// # Cancel safety
 /// As `call`.
 pub async fn chore<T: Send>(chore: &'static str, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
-    let since = Instant::now();
+    let watch = Stopwatch::start();
     let span = span!(DEBUG, "chore", otel.name = chore, chore);
     let done = within(&span, call).await;
-    time!("pgqueue_chore_seconds", since.elapsed(), "chore" => chore);
+    time!("pgqueue_chore_seconds", watch.elapsed(), "chore" => chore);
     done
 }
 
@@ -261,7 +260,7 @@ pub(crate) fn delivered(delivery: &Delivery) {
 }
 
 /// Notes that a delivery was settled.
-pub(crate) fn settled(messages: &[Message], subscription: Option<&str>, answer: &'static str, since: Instant) {
+pub(crate) fn settled(messages: &[Message], subscription: Option<&str>, answer: &'static str, watch: Stopwatch) {
     let message = &messages[0];
     let count = messages.len() as u64;
     tracing::trace!(
@@ -281,13 +280,13 @@ pub(crate) fn settled(messages: &[Message], subscription: Option<&str>, answer: 
         "subscription" => subscription,
         "answer" => answer
     );
-    time!("pgqueue_settle_seconds", since.elapsed(), "topic" => topic, "subscription" => subscription);
+    time!("pgqueue_settle_seconds", watch.elapsed(), "topic" => topic, "subscription" => subscription);
 }
 
 /// Notes that a handler was run.
-pub(crate) fn handled(held: &Held, since: Instant) {
+pub(crate) fn handled(held: &Held, watch: Stopwatch) {
     let (topic, subscription) = (held.messages()[0].topic(), held.subscription().unwrap_or_default());
-    time!("pgqueue_handle_seconds", since.elapsed(), "topic" => topic, "subscription" => subscription);
+    time!("pgqueue_handle_seconds", watch.elapsed(), "topic" => topic, "subscription" => subscription);
 }
 
 /// Notes that a delivery failed, in its span.

@@ -18,7 +18,6 @@ use futures::{
     stream::FuturesUnordered,
 };
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::{
@@ -27,6 +26,7 @@ use crate::{
     call::{catch_panic, catch_panic_now},
     error::chain,
     job::Held,
+    meter::Stopwatch,
     telemetry,
 };
 
@@ -220,13 +220,13 @@ where
     async fn run(&self, delivery: Delivery) -> Result<()> {
         let decoded = catch_panic_now(Operation::Handle, || (self.decode)(&delivery));
         let held = Arc::new(Held::new(delivery));
-        let since = Instant::now();
+        let watch = Stopwatch::start();
         let handled = match decoded {
             // Caught as a whole, since a handler that is cancelled may panic when it is dropped.
             Ok(value) => catch_panic(Operation::Handle, self.handle(value, &held)).await,
             Err(error) => Err(error),
         };
-        telemetry::handled(&held, since);
+        telemetry::handled(&held, watch);
         if let Err(error) = &handled {
             self.report(error, &held);
         }

@@ -36,4 +36,8 @@ impl SubscriptionDriver for StoredConsumer {
     async fn fetch_pending(&self) -> Result<Option<Delivery>> {
         self.consumer.fetch_pending().await
     }
+
+    fn fetch_ready(&self) -> Result<Option<Delivery>> {
+        self.consumer.fetch_ready()
+    }
 }

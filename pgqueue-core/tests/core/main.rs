@@ -16,6 +16,7 @@ mod pool;
 mod pool_crashes;
 mod pool_size;
 mod publisher;
+mod ready;
 mod registry;
 mod registry_health;
 mod registry_repair;
