@@ -81,6 +81,7 @@ begin
 end
 $$;
 
+-- Returns the ids; of what is scheduled the negative of its number there, -17 for `s17`.
 create function pgqueue.publish_batch(
   v_topic     text,
   v_payloads  bytea[],
@@ -95,7 +96,7 @@ create function pgqueue.publish_batch(
   v_ring      boolean default true,                -- false: for transactions to be prepared, which may not notify
   v_alone     boolean default false                -- nothing else is in this transaction
 )
-returns text[]
+returns bigint[]
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -104,8 +105,7 @@ declare
   v_xact constant xid8 not null := pg_current_xact_id();  -- before any id is drawn: `cursor.upto` rests on it
   v_now constant timestamptz not null := clock_timestamp();
   t pgqueue.topic;
-  v_log_ids bigint[];
-  v_ids text[];
+  v_ids bigint[];
 begin
   perform pgqueue.ensure_era();
   select * into t from pgqueue.topic where name = v_topic;
@@ -119,19 +119,18 @@ begin
   end if;
 
   if v_dedup_ids is null and v_due_at is null and v_delays_ms is null then
-    v_log_ids := array(select nextval('pgqueue.log_id') from generate_subscripts(v_payloads, 1));
+    v_ids := array(select nextval('pgqueue.log_id') from generate_subscripts(v_payloads, 1));
     if v_keys is null and v_kinds is null and v_tags is null and v_headers is null then
       insert into pgqueue.log (topic, id, xact, published_at, stretch_end, bucket, payload)
-      select t.id, m.id, v_xact, v_now, pgqueue.stretch_end(v_log_ids, m.n), -1, m.payload
-      from unnest(v_log_ids, v_payloads) with ordinality m (id, payload, n);
+      select t.id, m.id, v_xact, v_now, pgqueue.stretch_end(v_ids, m.n), -1, m.payload
+      from unnest(v_ids, v_payloads) with ordinality m (id, payload, n);
     else
       insert into pgqueue.log (topic, id, xact, published_at, stretch_end, bucket, key, kind, tags, headers, payload)
-      select t.id, m.id, v_xact, v_now, pgqueue.stretch_end(v_log_ids, m.n), pgqueue.bucket(m.key, m.hash, t.buckets),
+      select t.id, m.id, v_xact, v_now, pgqueue.stretch_end(v_ids, m.n), pgqueue.bucket(m.key, m.hash, t.buckets),
              m.key, m.kind, m.tags::text[], m.headers::jsonb, m.payload
-      from unnest(v_log_ids, v_payloads, v_keys, v_hashes, v_kinds, v_tags, v_headers) with ordinality
+      from unnest(v_ids, v_payloads, v_keys, v_hashes, v_kinds, v_tags, v_headers) with ordinality
            m (id, payload, key, hash, kind, tags, headers, n);
     end if;
-    v_ids := v_log_ids::text[];
   else
     v_ids := pgqueue.publish_specially(t, v_xact, v_now, v_payloads, v_keys, v_kinds, v_tags, v_headers, v_dedup_ids, v_due_at, v_delays_ms);
   end if;
@@ -151,7 +150,7 @@ create function pgqueue.publish_specially(
   t pgqueue.topic, v_xact xid8, v_now timestamptz, v_payloads bytea[], v_keys text[], v_kinds text[], v_tags text[],
   v_headers text[], v_dedup_ids text[], v_due_at timestamptz[], v_delays_ms bigint[]
 )
-returns text[]
+returns bigint[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -160,12 +159,12 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_due timestamptz[];
-  v_ids text[];
+  v_ids bigint[];
   v_new boolean[];
 begin
   -- Each message draws its id, which a repetition wastes. A scheduled one gets another when it enters the log.
-  select array_agg(case when u.due_at is null then nextval('pgqueue.log_id')::text
-                        else 's' || nextval(pg_get_serial_sequence('pgqueue.scheduled', 'id')) end order by u.n),
+  select array_agg(case when u.due_at is null then nextval('pgqueue.log_id')
+                        else -nextval(pg_get_serial_sequence('pgqueue.scheduled', 'id')) end order by u.n),
          array_agg(u.due_at order by u.n),
          array_agg(true)
     into v_ids, v_due, v_new
@@ -204,16 +203,16 @@ begin
   end if;
 
   insert into pgqueue.log (topic, id, xact, published_at, stretch_end, bucket, key, kind, tags, headers, payload)
-  select t.id, u.id::bigint, v_xact, v_now, pgqueue.stretch_end(array_agg(u.id::bigint) over w, row_number() over w),
+  select t.id, u.id, v_xact, v_now, pgqueue.stretch_end(array_agg(u.id) over w, row_number() over w),
          pgqueue.bucket(u.key, null, t.buckets), u.key, u.kind, u.tags::text[], u.headers::jsonb, u.payload
   from unnest(v_ids, v_new, v_due, v_payloads, v_keys, v_kinds, v_tags, v_headers)
        u (id, new, due_at, payload, key, kind, tags, headers)
   where u.new and u.due_at is null
-  window w as (order by u.id::bigint rows between unbounded preceding and unbounded following);
+  window w as (order by u.id rows between unbounded preceding and unbounded following);
 
   insert into pgqueue.scheduled (id, topic, due_at, key, kind, tags, headers, payload)
   overriding system value
-  select substr(u.id, 2)::bigint, t.id, u.due_at, u.key, u.kind, u.tags::text[], u.headers::jsonb, u.payload
+  select -u.id, t.id, u.due_at, u.key, u.kind, u.tags::text[], u.headers::jsonb, u.payload
   from unnest(v_ids, v_new, v_due, v_payloads, v_keys, v_kinds, v_tags, v_headers)
        u (id, new, due_at, payload, key, kind, tags, headers)
   where u.new and u.due_at is not null;
@@ -230,10 +229,13 @@ create function pgqueue.publish(
 returns text
 language sql
 set search_path = pg_catalog, pg_temp
-return (pgqueue.publish_batch(
-  v_topic, array[convert_to(v_payload, 'UTF8')], array[v_key], array[v_kind], array[v_tags::text], array[v_headers::text],
-  case when v_dedup_id is not null then array[v_dedup_id] end, case when v_due_at is not null then array[v_due_at] end, null, null, v_ring
-))[1];
+begin atomic
+  select case when id < 0 then 's' || -id else id::text end
+  from unnest(pgqueue.publish_batch(
+    v_topic, array[convert_to(v_payload, 'UTF8')], array[v_key], array[v_kind], array[v_tags::text], array[v_headers::text],
+    case when v_dedup_id is not null then array[v_dedup_id] end, case when v_due_at is not null then array[v_due_at] end, null, null, v_ring
+  )) id;
+end;
 
 -- What a person reads of a payload: its text, or its bytes escaped if it is none.
 create function pgqueue.payload_text(v_payload bytea) returns text

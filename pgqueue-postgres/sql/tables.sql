@@ -208,7 +208,7 @@ create index on pgqueue.scheduled (due_at, id);
 create table pgqueue.dedup (
   topic      bigint not null,
   dedup_id   text not null,
-  message    text not null,                        -- the id of the first
+  message    bigint not null,                      -- the first: its id, or below 0 the negative of its number in `scheduled`
   expires_at timestamptz not null,
   primary key (topic, dedup_id)
 );

@@ -19,14 +19,13 @@ use std::{
     time::Duration,
 };
 
-use pgqueue_core::{Delivery, Error, Message, MessageId, Result, Subscription, telemetry};
+use pgqueue_core::{Delivery, Error, MessageId, Result, Subscription, telemetry};
 use tokio::{
     sync::{Notify, oneshot, watch},
     time::Instant,
 };
 use uuid::Uuid;
 
-use acker::Hand;
 pub(crate) use acker::PgAcker;
 use claiming::Looked;
 use held::{Held, InDoubt, Portion};
@@ -84,6 +83,8 @@ struct State {
     more: bool,
     /// When it is worthwhile to claim again.
     gather_until: Instant,
+    /// Whether the last claim that brought something was the first after a sleep: messages are rare, and it may sleep again at once.
+    calm: bool,
     /// The subscription on the server, once it was looked up.
     found: Option<Arc<Found>>,
     phase: Phase,
@@ -108,10 +109,20 @@ struct Armed {
     until: Instant,
 }
 
+/// Why somebody looks at the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// A delivery is wanted, and none is in hand.
+    Wanted,
+    /// The consumer was rung for in its sleep.
+    Rung,
+    /// It is going to sleep.
+    Arming,
+}
+
 /// Somebody who waits for a look at the server.
 struct Looker {
-    /// Whether the consumer is going to sleep.
-    arming: bool,
+    why: Why,
     reply: oneshot::Sender<Result<Looked>>,
 }
 
@@ -166,6 +177,7 @@ impl<C: Client> Consumer<C> {
             pulsing: false,
             more: false,
             gather_until: Instant::now(),
+            calm: false,
             found: None,
             phase: Phase::Idle,
         };
@@ -268,29 +280,35 @@ impl<C: Client> Consumer<C> {
         self.lock().found.as_ref().map_or(self.wanted.lease(), |found| found.lease)
     }
 
+    /// Returns the next delivery in hand, unless it is time to claim more.
+    pub(crate) fn fetch_ready(self: &Arc<Self>) -> Result<Option<Delivery>> {
+        let state = self.lock();
+        if state.wants_more() { Ok(None) } else { self.pop(state) }
+    }
+
     /// Returns the next delivery, after a look at the server if none is at hand.
     pub(crate) async fn fetch(self: &Arc<Self>) -> Result<Option<Delivery>> {
         if self.lock().wants_more() {
             self.to_claim.notify_one();
             tokio::task::yield_now().await; // so that it is on its way while the rest is delivered
         }
-        if let Some(delivery) = self.pop()? {
+        if let Some(delivery) = self.pop(self.lock())? {
             return Ok(Some(delivery));
         }
-        let (waits_for_lanes, gather_until) = {
-            let state = self.lock();
-            (state.waits_for_lanes(), state.gather_until)
+        let (may_rest, gather_until) = {
+            let mut state = self.lock();
+            (std::mem::take(&mut state.calm) || state.waits_for_lanes(), state.gather_until)
         };
-        if waits_for_lanes && self.is_listening() {
+        if may_rest && self.is_listening() {
             return Ok(None); // what else comes wakes it up
         }
         tokio::time::sleep_until(gather_until).await;
-        self.look(false).await?;
-        self.pop()
+        self.look(Why::Wanted).await?;
+        self.pop(self.lock())
     }
 
     /// Looks at the server, through the task that claims: whoever stops waiting loses nothing.
-    async fn look(self: &Arc<Self>, arming: bool) -> Result<Looked> {
+    async fn look(self: &Arc<Self>, why: Why) -> Result<Looked> {
         self.start();
         let (reply, answer) = oneshot::channel();
         {
@@ -298,25 +316,22 @@ impl<C: Client> Consumer<C> {
             if state.phase != Phase::Running {
                 return Ok(Looked::default());
             }
-            state.lookers.push(Looker { arming, reply });
+            state.lookers.push(Looker { why, reply });
         }
         self.to_claim.notify_one();
         answer.await.unwrap_or_else(|_| Ok(Looked::default())) // the consumer is over
     }
 
-    fn pop(self: &Arc<Self>) -> Result<Option<Delivery>> {
-        let popped = {
-            let mut state = self.lock();
-            let batch = state.found.as_ref().map_or(1, |found| found.batch);
-            state.held.pop(batch)
-        };
-        let Some(Portion { lease, place, messages, lost }) = popped else { return Ok(None) };
-        let (ids, mut messages): (Vec<_>, Vec<Message>) = messages.into_iter().unzip();
-        let acker = PgAcker::new(Arc::clone(self), Hand { lease, place, ids, lost });
-        let delivery = if self.wanted.batch() == 1 && messages.len() == 1 {
-            Delivery::new(messages.remove(0), acker)
-        } else {
-            Delivery::batch(messages, acker)?
+    fn pop(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Result<Option<Delivery>> {
+        let batch = state.found.as_ref().map_or(1, |found| found.batch);
+        let popped = state.held.pop(batch);
+        drop(state);
+        let Some(Portion { hand, mut messages }) = popped else { return Ok(None) };
+        let acker = PgAcker::new(Arc::clone(self), hand);
+        let single = if self.wanted.batch() == 1 && messages.len() == 1 { messages.pop() } else { None };
+        let delivery = match single {
+            Some(message) => Delivery::new(message, acker),
+            None => Delivery::batch(messages.into_vec(), acker)?,
         };
         Ok(Some(delivery.for_subscription(Arc::clone(&self.name))))
     }

@@ -1,6 +1,10 @@
 //! Messages as rows.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use pgqueue_core::{DeadLetter, Error, ErrorKind, Message, MessageId, NewMessage, Position, Result};
@@ -8,8 +12,36 @@ use pgqueue_core::{DeadLetter, Error, ErrorKind, Message, MessageId, NewMessage,
 use crate::{Row, value::RowExt};
 
 /// The id that a publisher got: a message that was scheduled kept the one it waited under.
-fn message_id(id: i64, scheduled: Option<i64>) -> MessageId {
-    MessageId::new(scheduled.map_or_else(|| id.to_string(), |scheduled| format!("s{scheduled}")))
+/// Writes the texts of many messages, one after the other in one place.
+#[derive(Default)]
+pub(crate) struct Texts(String);
+
+impl Texts {
+    fn write(&mut self, text: fmt::Arguments<'_>) -> &str {
+        self.0.clear();
+        self.0.write_fmt(text).ok(); // a String takes everything
+        &self.0
+    }
+
+    /// The id of a message; below 0, the negative of its number among those that are scheduled.
+    pub(crate) fn message_id(&mut self, id: i64) -> MessageId {
+        MessageId::new(if id < 0 {
+            self.write(format_args!("s{}", id.unsigned_abs()))
+        } else {
+            self.write(format_args!("{id}"))
+        })
+    }
+
+    fn position(&mut self, id: i64, place: Option<&str>) -> Position {
+        // Of 19 digits. `{id:019}` writes them one by one.
+        let zeros = &"000000000000000000"[..18 - id.checked_ilog10().unwrap_or(0) as usize];
+        Position::new(match place {
+            None => self.write(format_args!("{zeros}{id}")),
+            // In stable total order.
+            Some(transaction) if transaction.ends_with('.') => self.write(format_args!("{transaction}{zeros}{id}")),
+            Some(place) => self.write(format_args!("{zeros}{id}-{place}")),
+        })
+    }
 }
 
 /// Reads the content, whose columns stand at `first` in the order key, kind, tags, headers, payload.
@@ -37,30 +69,29 @@ fn content<R: Row>(row: &R, first: usize) -> Result<NewMessage> {
 
 /// The position of a message, from which a subscription may start: [`place`](crate::statement::CLAIM) says how the log stood when
 /// it was handed out. The id is as wide as any, so that positions compare as texts.
-fn position(id: i64, place: Option<&str>) -> Position {
-    Position::new(match place {
-        None => format!("{id:019}"),
-        Some(transaction) if transaction.ends_with('.') => format!("{transaction}{id:019}"), // in stable total order
-        Some(place) => format!("{id:019}-{place}"),
-    })
-}
-
 fn message<R: Row>(
     row: &R,
     topic: &Arc<str>,
-    position: Position,
-    id: i64,
+    texts: &mut Texts,
+    (id, place): (i64, Option<&str>),
     scheduled: usize,
     published_at: usize,
 ) -> Result<Message> {
     let content = content(row, published_at + 1)?;
-    Ok(Message::new(message_id(id, row.read(scheduled)?), position, Arc::clone(topic), content, row.get(published_at)?))
+    let known_as = texts.message_id(row.read::<i64>(scheduled)?.map_or(id, |scheduled| -scheduled));
+    let position = texts.position(id, place);
+    Ok(Message::new(known_as, position, Arc::clone(topic), content, row.get(published_at)?))
 }
 
 /// Reads a row of [`CLAIM`](crate::statement::CLAIM).
-pub(crate) fn of_claim<R: Row>(row: &R, topic: &Arc<str>, place: Option<&str>) -> Result<Message> {
-    let id = row.get(2)?;
-    Ok(message(row, topic, position(id, place), id, 3, 9)?
+pub(crate) fn of_claim<R: Row>(
+    row: &R,
+    topic: &Arc<str>,
+    texts: &mut Texts,
+    id: i64,
+    place: Option<&str>,
+) -> Result<Message> {
+    Ok(message(row, topic, texts, (id, place), 3, 9)?
         .with_attempt(row.get::<i32>(4)?.unsigned_abs())
         .with_last_delivered_at(row.read(7)?)
         .with_last_requeued_at(row.read(8)?))
@@ -70,7 +101,7 @@ pub(crate) fn of_claim<R: Row>(row: &R, topic: &Arc<str>, place: Option<&str>) -
 pub(crate) fn of_dead_letter<R: Row>(row: &R, topic: &Arc<str>) -> Result<(i64, DeadLetter)> {
     let id = row.get(0)?;
     let place = row.read::<String>(13)?;
-    let message = message(row, topic, position(id, place.as_deref()), id, 1, 7)?
+    let message = message(row, topic, &mut Texts::default(), (id, place.as_deref()), 1, 7)?
         .with_attempt(row.get::<i32>(2)?.unsigned_abs())
         .with_last_delivered_at(row.read(4)?)
         .with_last_requeued_at(row.read(5)?);

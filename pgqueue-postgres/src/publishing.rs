@@ -6,6 +6,7 @@ use pgqueue_core::{Due, Error, ErrorKind, MAX_PAYLOAD_BYTES, MessageId, NewMessa
 
 use crate::{
     Parameter, Row,
+    message::Texts,
     value::{RowExt, millis},
 };
 
@@ -74,8 +75,9 @@ fn array_literal(texts: &[String]) -> String {
 
 /// Reads the answer of [`PUBLISH`](crate::statement::PUBLISH).
 pub(crate) fn read<R: Row>(rows: &[R]) -> Result<Vec<MessageId>> {
-    let ids = rows.first().map_or(Ok(Vec::new()), |row| row.get::<Vec<String>>(0))?;
-    Ok(ids.into_iter().map(MessageId::new).collect())
+    let ids = rows.first().map_or(Ok(Vec::new()), |row| row.get::<Vec<i64>>(0))?;
+    let mut texts = Texts::default();
+    Ok(ids.into_iter().map(|id| texts.message_id(id)).collect())
 }
 
 #[cfg(test)]

@@ -57,6 +57,10 @@ impl<C: Client> SubscriptionDriver for PgSubscription<C> {
     async fn fetch_pending(&self) -> Result<Option<Delivery>> {
         self.consumer.fetch().await
     }
+
+    fn fetch_ready(&self) -> Result<Option<Delivery>> {
+        self.consumer.fetch_ready()
+    }
 }
 
 impl<C: Client> Drop for PgSubscription<C> {

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -31,6 +31,7 @@ on_both_clients!(
     what_nobody_heard_of_comes_with_the_reconnection,
     what_nobody_rings_for_comes_by_the_poll,
     who_hears_nothing_any_more_looks_now_and_then,
+    who_was_rung_for_sleeps_again_at_once,
 );
 
 /// Long enough that no beat makes anybody look.
@@ -71,6 +72,31 @@ async fn what_comes_before_it_says_that_it_sleeps_is_not_slept_through<C: Client
     let mut stream = consume(&late, long_leased()).await;
     next(&mut stream).await.ok().await.unwrap(); // it begins with work, and has beaten when it goes to sleep
     next(&mut stream).await.ok().await.unwrap();
+}
+
+/// Notes what a consumer asks the server for when it looks.
+#[derive(Clone, Default)]
+struct Asked(Arc<Mutex<Vec<&'static str>>>);
+
+#[async_trait]
+impl Meddle for Asked {
+    async fn before<C: Client>(&self, _client: &C, statement: &str) -> Result<(), ClientError> {
+        let asked = ["arm", "claim"].into_iter().find(|what| statement.contains(&format!("pgqueue.{what}(")));
+        self.0.lock().unwrap().extend(asked);
+        Ok(())
+    }
+}
+
+async fn who_was_rung_for_sleeps_again_at_once<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    let asked = Asked::default();
+    let mut stream = sleeper(&database, &meddled::<C, _>(&database.url(), asked.clone()).await).await;
+    asked.0.lock().unwrap().clear();
+    publish_number(&queue, 1).await;
+    next(&mut stream).await.ok().await.unwrap();
+    asleep(&database, &mut stream).await;
+    // It does not look for more before it arms: who is awake is not rung for.
+    assert_eq!(asked.0.lock().unwrap()[..3], ["claim", "arm", "claim"]);
 }
 
 async fn what_another_gives_back_wakes<C: Client>() {

@@ -5,21 +5,13 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use pgqueue_core::{Ack, Acker, Error, ErrorKind, Operation, Requeue, Result};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::{
     Consumer, Phase,
-    held::{Answer, InDoubt, LeaseId, Place, Verdict},
+    held::{Answer, Hand, InDoubt, Verdict},
 };
 use crate::{Client, Parameter, Transaction, error::unrepeatable, statement, value::RowExt};
-
-/// What is in a handler's hand.
-pub(crate) struct Hand {
-    pub(crate) lease: LeaseId,
-    pub(crate) place: Option<Place>,
-    pub(crate) ids: Vec<i64>,
-    pub(crate) lost: watch::Receiver<bool>,
-}
 
 pub(crate) struct PgAcker<C: Client> {
     consumer: Arc<Consumer<C>>,
@@ -38,7 +30,7 @@ impl<C: Client> PgAcker<C> {
 
     /// Hands the answer to the task that settles.
     fn answer(&mut self, verdict: Verdict, reply: Option<oneshot::Sender<Result<()>>>) {
-        let Some(Hand { lease, place, ids, .. }) = self.hand.take() else { return };
+        let Some(Hand { lease, place, ids }) = self.hand.take() else { return };
         let mut state = self.consumer.lock();
         if state.phase == Phase::Over {
             return;
@@ -56,7 +48,7 @@ impl<C: Client> PgAcker<C> {
 
     /// Answers OK inside of a transaction of the caller's.
     pub(crate) async fn ok_in(mut self, transaction: &mut dyn Transaction<C>) -> Result<()> {
-        let Some(Hand { lease, place, ids, .. }) = self.hand.take() else { return Ok(()) };
+        let Some(Hand { lease, place, ids }) = self.hand.take() else { return Ok(()) };
         let array = Parameter::array(ids.iter().copied().map(Some));
         // Also if this future is dropped: the transaction may commit all the same.
         let answer = InDoubt { lease, place, ids, transaction: None };
@@ -103,14 +95,16 @@ impl<C: Client> Acker for PgAcker<C> {
     }
 
     fn lease_lost(&self) -> BoxFuture<'static, ()> {
-        let lost = self.hand.as_ref().map(|hand| hand.lost.clone());
+        let lost = self.hand.as_ref().map(|hand| self.consumer.lock().held.watch(hand.lease));
         Box::pin(async move {
-            if let Some(mut lost) = lost
-                && lost.wait_for(|lost| *lost).await.is_ok()
-            {
-                return;
+            let is_lost = match lost {
+                Some(Some(mut lost)) => lost.wait_for(|lost| *lost).await.is_ok(),
+                Some(None) => true,
+                None => false,
+            };
+            if !is_lost {
+                std::future::pending::<()>().await; // settled: it says nothing any more
             }
-            std::future::pending::<()>().await; // settled: it says nothing any more
         })
     }
 }

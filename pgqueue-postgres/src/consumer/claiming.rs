@@ -10,10 +10,15 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use uuid::Uuid;
 
 use super::{
-    Armed, Consumer, Found, Looker, Phase,
+    Armed, Consumer, Found, Looker, Phase, Why,
     held::{LeaseId, Run},
 };
-use crate::{Client, Parameter, message, statement, value::RowExt};
+use crate::{
+    Client, Parameter,
+    message::{self, Texts},
+    statement,
+    value::RowExt,
+};
 
 /// One claim in so many takes new messages before retries that are due.
 const FRESH_FIRST: u64 = 4;
@@ -52,7 +57,7 @@ pub(crate) async fn run<C: Client>(consumer: Arc<Consumer<C>>) {
             state.claiming.then(|| {
                 let lookers = std::mem::take(&mut state.lookers);
                 // What is armed while this claim is on its way is for the next to end.
-                let is_awake = !lookers.iter().any(|looker| looker.arming);
+                let is_awake = !lookers.iter().any(|looker| looker.why == Why::Arming);
                 let armed = if is_awake { state.armed.take() } else { state.armed };
                 state.held.has_freed = false;
                 (lookers, armed, state.ring_by.take())
@@ -144,7 +149,7 @@ async fn claim<C: Client>(
 ) -> Result<Looked> {
     let found = consumer.find().await?;
     let buffered = consumer.lock().held.buffered();
-    let arming = lookers.iter().any(|looker| looker.arming);
+    let arming = lookers.iter().any(|looker| looker.why == Why::Arming);
     let prefetch = found.prefetch.max(found.batch);
     let most = (prefetch + prefetch / 2).saturating_sub(buffered).clamp(1, prefetch);
     let token = Uuid::new_v4();
@@ -165,6 +170,7 @@ async fn claim<C: Client>(
 
     let mut runs: Vec<Run> = Vec::new();
     let mut place: Option<String> = None;
+    let mut texts = Texts::default();
     for row in rows {
         let lease = LeaseId { number: row.get(0)?, token };
         if runs.last().is_none_or(|run| run.lease != lease) {
@@ -172,13 +178,14 @@ async fn claim<C: Client>(
             runs.push(Run { lease, lane, messages: Vec::new() });
         }
         place = row.read(6)?.or(place);
-        let message = message::of_claim(row, &found.topic_name, place.as_deref())?;
+        let id = row.get(2)?;
+        let message = message::of_claim(row, &found.topic_name, &mut texts, id, place.as_deref())?;
         if row.get::<i32>(5)? > 0 {
             let (id, attempt) = (message.id(), message.attempt());
             tracing::warn!(%id, attempt, "the consumer that had this message died; it comes with few others, or alone");
         }
         if let Some(run) = runs.last_mut() {
-            run.messages.push((row.get(2)?, message));
+            run.messages.push((id, message));
         }
     }
     let looked = Looked {
@@ -204,8 +211,11 @@ async fn claim<C: Client>(
     }
     state.found = Some(Arc::new(updated));
     state.more = looked.full || looked.more;
-    if looked.messages > 0 && !state.more {
-        state.gather_until = Instant::now() + GATHER;
+    if looked.messages > 0 {
+        state.calm = !state.more && lookers.iter().any(|looker| looker.why == Why::Rung);
+        if !state.more {
+            state.gather_until = Instant::now() + GATHER;
+        }
     }
     state.had_leases |= !runs.is_empty();
     for run in runs {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use pgqueue_core::{Message, Result};
+use smallvec::SmallVec;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
@@ -19,6 +20,9 @@ pub(crate) struct LeaseId {
 
 /// A message in hand, and its number on the server.
 pub(crate) type Numbered = (i64, Message);
+
+/// The numbers of messages that were delivered together, of which most are alone.
+pub(crate) type Ids = SmallVec<[i64; 1]>;
 
 /// Messages that were claimed together, in order; never empty.
 pub(crate) struct Run {
@@ -45,7 +49,7 @@ pub(crate) struct Place {
 /// A delivery that is out of an ordered lane.
 struct Out {
     lease: LeaseId,
-    ids: Vec<i64>,
+    ids: Ids,
 }
 
 /// What the consumer knows of a lease.
@@ -62,7 +66,7 @@ pub(crate) struct Answer {
     pub(crate) lease: LeaseId,
     /// Where it was out.
     pub(crate) place: Option<Place>,
-    pub(crate) ids: Vec<i64>,
+    pub(crate) ids: Ids,
     pub(crate) verdict: Verdict,
     /// Who waits for it to be durable: nobody, if the delivery was dropped.
     pub(crate) reply: Option<oneshot::Sender<Result<()>>>,
@@ -87,14 +91,14 @@ pub(crate) enum Verdict {
 pub(crate) struct InDoubt {
     pub(crate) lease: LeaseId,
     pub(crate) place: Option<Place>,
-    pub(crate) ids: Vec<i64>,
+    pub(crate) ids: Ids,
     /// The transaction, unless the server's answer was not awaited.
     pub(crate) transaction: Option<i64>,
 }
 
 #[derive(Default)]
 pub(crate) struct Held {
-    pub(crate) leases: HashMap<LeaseId, Lease>,
+    pub(crate) leases: BTreeMap<LeaseId, Lease>,
     /// By the run they came with, and their first message.
     lines: BTreeMap<(u64, i64), Line>,
     /// How many messages the lines hold.
@@ -114,13 +118,18 @@ pub(crate) struct Held {
     pub(crate) has_freed: bool,
 }
 
+/// What is in a handler's hand: messages that were delivered together.
+pub(crate) struct Hand {
+    pub(crate) lease: LeaseId,
+    /// Where they are out.
+    pub(crate) place: Option<Place>,
+    pub(crate) ids: Ids,
+}
+
 /// What is handed out as one.
 pub(crate) struct Portion {
-    pub(crate) lease: LeaseId,
-    pub(crate) place: Option<Place>,
-    pub(crate) messages: Vec<Numbered>,
-    /// Tells when the lease is somebody else's.
-    pub(crate) lost: watch::Receiver<bool>,
+    pub(crate) hand: Hand,
+    pub(crate) messages: SmallVec<[Message; 1]>,
 }
 
 impl Held {
@@ -178,16 +187,20 @@ impl Held {
     pub(crate) fn pop(&mut self, batch: usize) -> Option<Portion> {
         let at = self.deliverable()?;
         let mut line = self.lines.remove(&at)?;
-        let lost = self.leases.get(&line.lease)?.lost.subscribe();
-        let messages: Vec<_> = line.messages.drain(..batch.clamp(1, line.messages.len())).collect();
+        let (ids, messages): (Ids, SmallVec<_>) = line.messages.drain(..batch.clamp(1, line.messages.len())).unzip();
         let (lease, place) = (line.lease, line.place.clone());
         self.queue(at.0, line);
         self.buffered -= messages.len();
         self.out += 1;
         if let Some(place) = place.clone() {
-            self.out_of.insert(place, Out { lease, ids: messages.iter().map(|(id, _)| *id).collect() });
+            self.out_of.insert(place, Out { lease, ids: ids.clone() });
         }
-        Some(Portion { lease, place, messages, lost })
+        Some(Portion { hand: Hand { lease, place, ids }, messages })
+    }
+
+    /// Tells when a lease is somebody else's; `None` if it is already.
+    pub(crate) fn watch(&self, lease: LeaseId) -> Option<watch::Receiver<bool>> {
+        self.leases.get(&lease).map(|lease| lease.lost.subscribe())
     }
 
     /// Notes an answer to a delivery that was out.

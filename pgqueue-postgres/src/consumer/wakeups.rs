@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use pgqueue_core::{Result, Wakeup, Wakeups};
 use tokio::{sync::watch, time::Instant};
 
-use super::{Armed, Consumer, Found, claiming::Looked, pulse::ARMED};
+use super::{Armed, Consumer, Found, Why, claiming::Looked, pulse::ARMED};
 use crate::{
     Client, Notice, Notices, Parameter,
     presence::Presence,
@@ -17,11 +17,10 @@ use crate::{
 /// After a look that another consumer's claim may have disturbed, at most.
 const BUSY: Duration = Duration::from_millis(2);
 
-/// The pauses between looks of a consumer that stays awake for a while after something came, and before it goes to sleep. Who is
-/// awake need not be rung for, which would cost publishers their concurrency: of the transactions that notify, PostgreSQL commits
-/// one at a time.
-const AWAKE: [Duration; 4] =
-    [Duration::from_millis(1), Duration::from_millis(2), Duration::from_millis(4), Duration::from_millis(8)];
+/// For how long a consumer stays awake that was rung for in vain, as another was faster, or that has enough to do, in lanes that are
+/// not free. Who is awake need not be rung for, which would cost publishers their concurrency: of the transactions that notify,
+/// PostgreSQL commits one at a time.
+const AWAKE: Duration = Duration::from_millis(8);
 
 /// How long to sleep while a publisher is at work who may not know that this consumer sleeps: it looked before, and commits after.
 const WRITERS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
@@ -41,14 +40,16 @@ struct Listening<C: Client> {
     announced: u64,
     /// How many runs had been taken in when it was last here.
     runs_taken: u64,
-    /// How many of the looks awake are done.
-    awake: usize,
+    /// Whether it arms before it looks. It was rung for if not, and there is probably something.
+    arms: bool,
     /// How often it has looked since something came.
     looks: usize,
     /// When to look again, unless the pulse says so before.
     sleep_until: Instant,
     /// Whether the last look was refused, which the next fetch is to find out.
     refused: bool,
+    /// Whether the bell was away before the last look.
+    reconnected: bool,
 }
 
 /// Why the wait ended.
@@ -80,10 +81,11 @@ pub(crate) async fn wakeups<C: Client>(consumer: Arc<Consumer<C>>) -> Result<Wak
         consumer,
         bell,
         found,
-        awake: AWAKE.len() - 1,
+        arms: true,
         looks: 0,
         sleep_until: now,
         refused: false,
+        reconnected: false,
     };
     listening.changed.mark_unchanged();
     Ok(Box::pin(stream::unfold(Some(listening), |listening| async {
@@ -111,7 +113,7 @@ impl<C: Client> Listening<C> {
     async fn next(&mut self) -> Result<Wakeup> {
         let mut wakeup = Wakeup::Tick;
         if self.consumer.lock().armed.is_none() {
-            self.sleep_until = self.sleep_until.min(Instant::now() + AWAKE[0]); // what was fetched meanwhile woke it
+            self.sleep_until = self.sleep_until.min(Instant::now()); // what was fetched meanwhile woke it
         }
         loop {
             let (deliverable, arrivals, runs_taken, waits_for_lanes) = {
@@ -121,10 +123,9 @@ impl<C: Client> Listening<C> {
             };
             if runs_taken != self.runs_taken {
                 self.runs_taken = runs_taken;
-                // Who has enough to do looks for more only now and then.
-                self.awake = if waits_for_lanes { AWAKE.len() - 1 } else { 0 };
+                self.arms = true;
                 self.looks = 0;
-                self.sleep_until = Instant::now() + AWAKE[self.awake];
+                self.sleep_until = Instant::now() + if waits_for_lanes { AWAKE } else { Duration::ZERO };
             }
             if arrivals != self.announced {
                 self.announced = arrivals;
@@ -133,22 +134,23 @@ impl<C: Client> Listening<C> {
                 }
             }
             if !deliverable && Instant::now() >= self.sleep_until {
-                let is_awake = self.awake < AWAKE.len() - 1;
-                let looked = if is_awake { self.consumer.look(false).await? } else { self.arm_and_look().await? };
+                let looked = if self.arms { self.arm_and_look().await? } else { self.consumer.look(Why::Rung).await? };
                 self.refused = false;
                 if looked.messages == 0 {
-                    self.awake += usize::from(is_awake);
-                    let pause = if is_awake { AWAKE[self.awake] } else { self.pause(looked) };
+                    let pause = if self.arms { self.pause(looked) } else { AWAKE };
+                    self.arms = true;
                     self.sleep_until = Instant::now() + pause;
                 }
                 continue;
+            }
+            if std::mem::take(&mut self.reconnected) {
+                return Ok(Wakeup::Reconnected);
             }
             match self.wait(deliverable).await {
                 Woken::Rung if self.consumer.lock().armed.is_none() => {} // for others: this one looks before it sleeps
                 Woken::Rung => {
                     wakeup = Wakeup::Notified;
-                    // Once now, and if another consumer was faster not at once again.
-                    self.awake = self.awake.min(AWAKE.len() - 2);
+                    self.arms = false;
                     self.looks = 0;
                     self.sleep_until = Instant::now();
                 }
@@ -187,7 +189,13 @@ impl<C: Client> Listening<C> {
             self.consumer.lock().armed = rows.first().and_then(|row| Some(Armed { id: row.get(0).ok()?, until }));
         }
         self.looks += 1;
-        self.consumer.look(self.bell.is_some()).await
+        // A look that begins now sees whatever was rung for.
+        while let Some(bell) = &mut self.bell
+            && let Some(Some(notice)) = bell.next().now_or_never()
+        {
+            self.reconnected |= notice == Notice::Reconnected;
+        }
+        self.consumer.look(if self.bell.is_some() { Why::Arming } else { Why::Wanted }).await
     }
 
     /// How long to sleep after a look that found nothing, unless the pulse says that there is something.
