@@ -99,7 +99,10 @@ impl Feed {
                     // A driver that is always ready must not keep others from running.
                     ready!(pin!(consume_budget()).poll(cx));
                     match catch_panic_now(Operation::Fetch, || self.driver.fetch_ready()) {
-                        Ok(Some(delivery)) => return Poll::Ready(Ok(delivery)),
+                        Ok(Some(delivery)) => {
+                            self.failed_fetches = Failures::default();
+                            return Poll::Ready(Ok(delivery));
+                        }
                         Ok(None) => self.fetch(),
                         Err(error) => self.pause(error, Failed::Fetch)?,
                     }

@@ -23,7 +23,7 @@ return case when v_n % 128 = 1 then v_ids[least(v_n + 127, cardinality(v_ids))] 
 
 -- Wakes who sleeps on a topic. Call it after writing: who armed before this look is rung for, and who arms later sees the
 -- writing, once committed. Of the transactions that notify, the server commits one at a time; so of those that do nothing else
--- and commit at once (`v_alone`), only one does, and who was woken by it stays awake for long enough to see what the others wrote.
+-- and commit at once (`v_alone`), only one does, and who was woken by it looks again while the others are at work.
 create function pgqueue.ring(v_topic bigint, v_alone boolean default false) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp

@@ -83,8 +83,10 @@ struct State {
     more: bool,
     /// When it is worthwhile to claim again.
     gather_until: Instant,
-    /// Whether the last claim that brought something was the first after a sleep: messages are rare, and it may sleep again at once.
-    calm: bool,
+    /// Whether the last look that brought something was one that was rung for, and there was no more: messages are rare.
+    was_rung_for: bool,
+    /// Whether the next fetch may leave the look to who goes to sleep.
+    may_rest: bool,
     /// The subscription on the server, once it was looked up.
     found: Option<Arc<Found>>,
     phase: Phase,
@@ -177,7 +179,8 @@ impl<C: Client> Consumer<C> {
             pulsing: false,
             more: false,
             gather_until: Instant::now(),
-            calm: false,
+            was_rung_for: true,
+            may_rest: false,
             found: None,
             phase: Phase::Idle,
         };
@@ -237,6 +240,7 @@ impl<C: Client> Consumer<C> {
     fn forget(&self) {
         let mut state = self.lock();
         state.found = None;
+        state.held.doubt_all();
         state.held.abandon();
         drop(state);
         self.to_look.notify_one(); // no pulse asks for what is not found
@@ -297,7 +301,7 @@ impl<C: Client> Consumer<C> {
         }
         let (may_rest, gather_until) = {
             let mut state = self.lock();
-            (std::mem::take(&mut state.calm) || state.waits_for_lanes(), state.gather_until)
+            (std::mem::take(&mut state.may_rest) || state.waits_for_lanes(), state.gather_until)
         };
         if may_rest && self.is_listening() {
             return Ok(None); // what else comes wakes it up

@@ -11,7 +11,6 @@ use pgqueue_core::{DeadLetter, Error, ErrorKind, Message, MessageId, NewMessage,
 
 use crate::{Row, value::RowExt};
 
-/// The id that a publisher got: a message that was scheduled kept the one it waited under.
 /// Writes the texts of many messages, one after the other in one place.
 #[derive(Default)]
 pub(crate) struct Texts(String);
@@ -23,7 +22,7 @@ impl Texts {
         &self.0
     }
 
-    /// The id of a message; below 0, the negative of its number among those that are scheduled.
+    /// The id that a publisher got. Below 0, of a message that was scheduled: it kept the one it waited under.
     pub(crate) fn message_id(&mut self, id: i64) -> MessageId {
         MessageId::new(if id < 0 {
             self.write(format_args!("s{}", id.unsigned_abs()))
@@ -32,8 +31,10 @@ impl Texts {
         })
     }
 
+    /// The position of a message, from which a subscription may start: [`place`](crate::statement::CLAIM) says how the log stood
+    /// when it was handed out. The id is as wide as any, so that positions compare as texts.
     fn position(&mut self, id: i64, place: Option<&str>) -> Position {
-        // Of 19 digits. `{id:019}` writes them one by one.
+        // As `{id:019}`, which would write the zeros one by one.
         let zeros = &"000000000000000000"[..18 - id.checked_ilog10().unwrap_or(0) as usize];
         Position::new(match place {
             None => self.write(format_args!("{zeros}{id}")),
@@ -67,8 +68,6 @@ fn content<R: Row>(row: &R, first: usize) -> Result<NewMessage> {
     Ok(content)
 }
 
-/// The position of a message, from which a subscription may start: [`place`](crate::statement::CLAIM) says how the log stood when
-/// it was handed out. The id is as wide as any, so that positions compare as texts.
 fn message<R: Row>(
     row: &R,
     topic: &Arc<str>,

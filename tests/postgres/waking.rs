@@ -31,6 +31,7 @@ on_both_clients!(
     what_nobody_heard_of_comes_with_the_reconnection,
     what_nobody_rings_for_comes_by_the_poll,
     who_hears_nothing_any_more_looks_now_and_then,
+    who_was_not_rung_for_looks_a_few_times_before_it_sleeps,
     who_was_rung_for_sleeps_again_at_once,
 );
 
@@ -97,6 +98,21 @@ async fn who_was_rung_for_sleeps_again_at_once<C: Client>() {
     asleep(&database, &mut stream).await;
     // It does not look for more before it arms: who is awake is not rung for.
     assert_eq!(asked.0.lock().unwrap()[..3], ["claim", "arm", "claim"]);
+}
+
+async fn who_was_not_rung_for_looks_a_few_times_before_it_sleeps<C: Client>() {
+    let (database, queue) = queue::<C>().await;
+    let silent = queue.with_options(Options::new().with_ringing(false)).unwrap();
+    let asked = Asked::default();
+    let mut stream = consume(&meddled::<C, _>(&database.url(), asked.clone()).await, long_leased()).await;
+    quiet(&mut stream).await;
+    asked.0.lock().unwrap().clear();
+    publish_number(&silent, 1).await;
+    next(&mut stream).await.ok().await.unwrap();
+    quiet(&mut stream).await;
+    // The next of a publisher that rings for nobody is found so, and not by the pulse seconds later.
+    let looks = asked.0.lock().unwrap().iter().filter(|what| **what == "claim").count();
+    assert!(looks >= 6, "{looks} looks");
 }
 
 async fn what_another_gives_back_wakes<C: Client>() {

@@ -212,7 +212,8 @@ async fn claim<C: Client>(
     state.found = Some(Arc::new(updated));
     state.more = looked.full || looked.more;
     if looked.messages > 0 {
-        state.calm = !state.more && lookers.iter().any(|looker| looker.why == Why::Rung);
+        state.was_rung_for = !state.more && lookers.iter().any(|looker| looker.why == Why::Rung);
+        state.may_rest = state.was_rung_for;
         if !state.more {
             state.gather_until = Instant::now() + GATHER;
         }

@@ -22,6 +22,11 @@ const BUSY: Duration = Duration::from_millis(2);
 /// PostgreSQL commits one at a time.
 const AWAKE: Duration = Duration::from_millis(8);
 
+/// The pauses between the first looks of who goes to sleep after it found something that was not rung for, or while a publisher is at
+/// work: more may come so. It arms in the first of them.
+const DOZE: [Duration; 4] =
+    [Duration::from_millis(1), Duration::from_millis(2), Duration::from_millis(4), Duration::from_millis(8)];
+
 /// How long to sleep while a publisher is at work who may not know that this consumer sleeps: it looked before, and commits after.
 const WRITERS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
 
@@ -48,8 +53,6 @@ struct Listening<C: Client> {
     sleep_until: Instant,
     /// Whether the last look was refused, which the next fetch is to find out.
     refused: bool,
-    /// Whether the bell was away before the last look.
-    reconnected: bool,
 }
 
 /// Why the wait ended.
@@ -85,7 +88,6 @@ pub(crate) async fn wakeups<C: Client>(consumer: Arc<Consumer<C>>) -> Result<Wak
         looks: 0,
         sleep_until: now,
         refused: false,
-        reconnected: false,
     };
     listening.changed.mark_unchanged();
     Ok(Box::pin(stream::unfold(Some(listening), |listening| async {
@@ -113,19 +115,19 @@ impl<C: Client> Listening<C> {
     async fn next(&mut self) -> Result<Wakeup> {
         let mut wakeup = Wakeup::Tick;
         if self.consumer.lock().armed.is_none() {
-            self.sleep_until = self.sleep_until.min(Instant::now()); // what was fetched meanwhile woke it
+            self.arms = true;
+            self.sleep_until = self.sleep_until.min(self.sleep_from()); // what was fetched meanwhile woke it
         }
         loop {
-            let (deliverable, arrivals, runs_taken, waits_for_lanes) = {
-                let state = self.consumer.lock();
-                let held = &state.held;
-                (held.has_deliverable(), held.arrivals, held.runs_taken, state.waits_for_lanes())
+            let (deliverable, arrivals, runs_taken) = {
+                let held = &self.consumer.lock().held;
+                (held.has_deliverable(), held.arrivals, held.runs_taken)
             };
             if runs_taken != self.runs_taken {
                 self.runs_taken = runs_taken;
                 self.arms = true;
                 self.looks = 0;
-                self.sleep_until = Instant::now() + if waits_for_lanes { AWAKE } else { Duration::ZERO };
+                self.sleep_until = self.sleep_from();
             }
             if arrivals != self.announced {
                 self.announced = arrivals;
@@ -142,9 +144,6 @@ impl<C: Client> Listening<C> {
                     self.sleep_until = Instant::now() + pause;
                 }
                 continue;
-            }
-            if std::mem::take(&mut self.reconnected) {
-                return Ok(Wakeup::Reconnected);
             }
             match self.wait(deliverable).await {
                 Woken::Rung if self.consumer.lock().armed.is_none() => {} // for others: this one looks before it sleeps
@@ -179,6 +178,19 @@ impl<C: Client> Listening<C> {
         }
     }
 
+    /// When to go to sleep after something came.
+    fn sleep_from(&self) -> Instant {
+        let state = self.consumer.lock();
+        Instant::now()
+            + if state.waits_for_lanes() {
+                AWAKE
+            } else if state.was_rung_for {
+                Duration::ZERO
+            } else {
+                DOZE[0]
+            }
+    }
+
     /// Lets publishers know that this consumer sleeps, then looks once more.
     async fn arm_and_look(&mut self) -> Result<Looked> {
         let armed = self.consumer.lock().armed;
@@ -191,19 +203,20 @@ impl<C: Client> Listening<C> {
         self.looks += 1;
         // A look that begins now sees whatever was rung for.
         while let Some(bell) = &mut self.bell
-            && let Some(Some(notice)) = bell.next().now_or_never()
-        {
-            self.reconnected |= notice == Notice::Reconnected;
-        }
+            && bell.next().now_or_never().flatten().is_some()
+        {}
         self.consumer.look(if self.bell.is_some() { Why::Arming } else { Why::Wanted }).await
     }
 
     /// How long to sleep after a look that found nothing, unless the pulse says that there is something.
     fn pause(&self, looked: Looked) -> Duration {
         let longest = self.consumer.shared.options.poll_interval();
+        let dozes = looked.writers || !self.consumer.lock().was_rung_for;
+        let doze = DOZE.get(self.looks.saturating_sub(1)).copied().filter(|_| dozes);
         let pause = match looked {
             Looked { busy: true, .. } | Looked { more: true, .. } => BUSY.mul_f64(fastrand::f64()).min(longest),
-            Looked { writers: true, .. } => WRITERS[usize::from(self.looks > 1)].min(longest),
+            _ if let Some(doze) = doze => doze,
+            Looked { writers: true, .. } => WRITERS[usize::from(self.looks > DOZE.len() + 1)].min(longest),
             _ => CENTURY,
         };
         pause.min(looked.wait.unwrap_or(CENTURY))
