@@ -23,7 +23,8 @@ const BUSY: Duration = Duration::from_millis(2);
 const AWAKE: Duration = Duration::from_millis(8);
 
 /// The pauses between the first looks of who goes to sleep after it found something that was not rung for, or while a publisher is at
-/// work: more may come so. It arms in the first of them.
+/// work: more may come so. It is armed meanwhile, so that others may ring for it as well. The first is also for how long it waits
+/// before it arms.
 const DOZE: [Duration; 4] =
     [Duration::from_millis(1), Duration::from_millis(2), Duration::from_millis(4), Duration::from_millis(8)];
 
